@@ -1,0 +1,27 @@
+.PHONY: help format lint types contract unit check test
+PYTHON ?= python
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/'
+
+format: ## rewrite the files in the project's format
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+lint: ## format and lint, changing nothing
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+types: ## mypy, strict
+	$(PYTHON) -m mypy
+
+contract: ## imports point one way
+	lint-imports
+
+unit: ## unit tests and laws, without the slow ones
+	$(PYTHON) -m pytest -n 2 -m "not slow"
+
+check: lint types contract unit ## everything a commit needs, in about two minutes
+
+test: lint types contract ## everything
+	$(PYTHON) -m pytest -n 2

@@ -1,0 +1,179 @@
+/* gemm.c - matrix products from one register tile.
+ *
+ * The tile computes c[mr][nv * VW] += a[mr][k] @ b[k][nv * VW] with all of c in registers. B comes
+ * packed in panels of NR = 2 * VW columns, so that the inner loop reads it in order; A is read in
+ * place, which measures as fast as packing it. K is cut so that a panel's slice stays in the first
+ * cache while the tiles of many rows pass over it.
+ */
+#include "pock.h"
+
+#define NR (2 * POCK_VW)
+#define MR POCK_MR
+
+typedef void tile_fn(const float *a, idx lda, const float *bp, idx k, float *c, idx ldc, idx cols,
+                     int accumulate);
+
+/* c[mr][cols] from registers, cols < nv * VW. */
+PK_INLINE void store_edge(int mr, int nv, vf acc[][2], float *c, idx ldc, idx cols,
+                          int accumulate) {
+  float row[NR];
+  PK_UNROLL for (int r = 0; r < mr; r++, c += ldc) {
+    PK_UNROLL for (int v = 0; v < nv; v++) vf_store(row + v * POCK_VW, acc[r][v]);
+    for (idx j = 0; j < cols; j++) c[j] = accumulate ? c[j] + row[j] : row[j];
+  }
+}
+
+PK_INLINE void store_tile(int mr, int nv, vf acc[][2], float *c, idx ldc, int accumulate) {
+  PK_UNROLL for (int r = 0; r < mr; r++, c += ldc) {
+    PK_UNROLL for (int v = 0; v < nv; v++) {
+      float *p = c + v * POCK_VW;
+      vf_store(p, accumulate ? vf_load(p) + acc[r][v] : acc[r][v]);
+    }
+  }
+}
+
+/* Element (r, p) of the A tile is a[r * row_step + p * k_step]. */
+PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, const float *bp, idx k,
+                    float *c, idx ldc, idx cols, int accumulate) {
+  vf acc[MR][2];
+  PK_UNROLL for (int r = 0; r < mr; r++) acc[r][0] = acc[r][1] = (vf){};
+  for (idx p = 0; p < k; p++, bp += NR, a += k_step) {
+    vf b[2];
+    PK_UNROLL for (int v = 0; v < nv; v++) b[v] = vf_load(bp + v * POCK_VW);
+    PK_UNROLL for (int r = 0; r < mr; r++) {
+      PK_UNROLL for (int v = 0; v < nv; v++) acc[r][v] += a[r * row_step] * b[v];
+    }
+  }
+  if (cols == nv * POCK_VW)
+    store_tile(mr, nv, acc, c, ldc, accumulate);
+  else
+    store_edge(mr, nv, acc, c, ldc, cols, accumulate);
+}
+
+/* One function per tile height and width. `nn` reads A in place with rows lda apart; `tn` reads it
+ * packed as [k][mr], for products with A transposed. */
+#define TILE(mr, nv)                                                                              \
+  static void nn_##mr##x##nv(const float *a, idx lda, const float *bp, idx k, float *c, idx ldc, \
+                             idx cols, int accumulate) {                                          \
+    tile(mr, nv, a, lda, 1, bp, k, c, ldc, cols, accumulate);                                     \
+  }                                                                                               \
+  static void tn_##mr##x##nv(const float *a, idx lda, const float *bp, idx k, float *c, idx ldc, \
+                             idx cols, int accumulate) {                                          \
+    (void)lda;                                                                                    \
+    tile(mr, nv, a, 1, mr, bp, k, c, ldc, cols, accumulate);                                      \
+  }
+#define TILES(mr) TILE(mr, 1) TILE(mr, 2)
+#define ROW(kind, mr) {kind##_##mr##x1, kind##_##mr##x2}
+#define ROWS_TO_6(kind) \
+  ROW(kind, 1), ROW(kind, 2), ROW(kind, 3), ROW(kind, 4), ROW(kind, 5), ROW(kind, 6)
+#define ROWS_TO_12(kind)                                                                    \
+  ROWS_TO_6(kind), ROW(kind, 7), ROW(kind, 8), ROW(kind, 9), ROW(kind, 10), ROW(kind, 11), \
+      ROW(kind, 12)
+
+TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
+#if MR == 6
+#define ALL_ROWS ROWS_TO_6
+#else
+TILES(7) TILES(8) TILES(9) TILES(10) TILES(11) TILES(12)
+#if MR == 12
+#define ALL_ROWS ROWS_TO_12
+#elif MR == 14
+TILES(13) TILES(14)
+#define ALL_ROWS(kind) ROWS_TO_12(kind), ROW(kind, 13), ROW(kind, 14)
+#else
+#error "POCK_MR must be 6, 12 or 14"
+#endif
+#endif
+
+static tile_fn *const nn_tiles[MR][2] = {ALL_ROWS(nn)};
+static tile_fn *const tn_tiles[MR][2] = {ALL_ROWS(tn)};
+
+PK_INLINE idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
+
+/* The height of the next tile when `rows` are left: as even as MR allows, so that 16 rows become
+ * 8 + 8 and not 14 + 2. */
+PK_INLINE idx tile_rows(idx rows) { return ceil_div(rows, ceil_div(rows, MR)); }
+
+void pk_pack_b(const float *b, idx stride_k, idx stride_n, idx K, idx N, float *bp, idx panel0,
+               idx panel1) {
+  for (idx panel = panel0; panel < panel1; panel++) {
+    idx cols = idx_min(NR, N - panel * NR);
+    const float *from = b + panel * NR * stride_n;
+    float *to = bp + panel * K * NR;
+    for (idx k = 0; k < K; k++, from += stride_k, to += NR) {
+      if (stride_n == 1 && cols == NR) {
+        vf_store(to, vf_load(from));
+        vf_store(to + POCK_VW, vf_load(from + POCK_VW));
+      } else {
+        for (idx j = 0; j < NR; j++) to[j] = j < cols ? from[j * stride_n] : 0;
+      }
+    }
+  }
+}
+
+/* pk_gemm over k of a packed matrix whose panels lie panel_step floats apart. */
+static void gemm_slice(const float *a, idx lda, const float *bp, idx panel_step, idx k, idx N,
+                       float *c, idx ldc, idx rows, int accumulate) {
+  for (idx j = 0; j < N; j += NR, bp += panel_step) {
+    idx cols = idx_min(NR, N - j);
+    for (idx i = 0, mr; i < rows; i += mr) {
+      mr = tile_rows(rows - i);
+      nn_tiles[mr - 1][cols > POCK_VW](a + i * lda, lda, bp, k, c + i * ldc + j, ldc, cols,
+                                       accumulate);
+    }
+  }
+}
+
+/* The same, K cut into even slices of at most POCK_KC. */
+static void gemm_blocked(const float *a, idx lda, const float *bp, idx panel_step, idx K, idx N,
+                         float *c, idx ldc, idx rows, int accumulate) {
+  idx step = ceil_div(K, idx_max(1, ceil_div(K, POCK_KC)));
+  idx k0 = 0;
+  do {
+    gemm_slice(a + k0, lda, bp + k0 * NR, panel_step, idx_min(step, K - k0), N, c, ldc, rows,
+               accumulate || k0 > 0);
+    k0 += step;
+  } while (k0 < K);
+}
+
+void pk_gemm(const float *a, idx lda, const float *bp, idx K, idx N, float *c, idx ldc, idx rows,
+             int accumulate) {
+  gemm_blocked(a, lda, bp, K * NR, K, N, c, ldc, rows, accumulate);
+}
+
+/* to[k][mr] = from[k * lda + r] */
+PK_INLINE void pack_a_tile(const float *from, idx lda, idx k, idx mr, float *to) {
+  if (mr == MR) {
+    for (idx p = 0; p < k; p++) memcpy(to + p * MR, from + p * lda, MR * sizeof(float));
+    return;
+  }
+  for (idx p = 0; p < k; p++) {
+    for (idx r = 0; r < mr; r++) to[p * mr + r] = from[p * lda + r];
+  }
+}
+
+/* One block of k rows of A and B and at most POCK_TN_NC columns: bp is its packed B. */
+static void gemm_tn_block(const float *a, idx lda, const float *bp, idx k, idx m0, idx m1, idx cols,
+                          float *c, idx ldc, int accumulate, float *ap) {
+  for (idx m = m0, mr; m < m1; m += mr) {
+    mr = tile_rows(m1 - m);
+    pack_a_tile(a + m, lda, k, mr, ap);
+    for (idx j = 0; j < cols; j += NR) {
+      idx w = idx_min(NR, cols - j);
+      tn_tiles[mr - 1][w > POCK_VW](ap, 0, bp + j * k, k, c + m * ldc + j, ldc, w, accumulate);
+    }
+  }
+}
+
+void pk_gemm_tn(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1, idx N, idx K,
+                float *c, idx ldc, int accumulate, float *scratch) {
+  float *ap = scratch, *bp = scratch + POCK_TN_KC * MR;
+  for (idx n = 0; n < N; n += POCK_TN_NC) {
+    idx cols = idx_min(POCK_TN_NC, N - n);
+    for (idx k0 = 0; k0 < K; k0 += POCK_TN_KC) {
+      idx k = idx_min(POCK_TN_KC, K - k0);
+      pk_pack_b(b + k0 * ldb + n, ldb, 1, k, cols, bp, 0, ceil_div(cols, NR));
+      gemm_tn_block(a + k0 * lda, lda, bp, k, m0, m1, cols, c + n, ldc, accumulate || k0 > 0, ap);
+    }
+  }
+}

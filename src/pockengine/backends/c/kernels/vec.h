@@ -1,0 +1,49 @@
+/* vec.h - the one vector type every kernel is written in.
+ *
+ * POCK_VW is the number of floats in a vector: 16 for AVX-512, 8 for AVX2, 4 for NEON, SSE and
+ * WASM. The compiler's vector extension turns `vf` arithmetic into the target's instructions.
+ */
+#ifndef POCK_VEC_H
+#define POCK_VEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef POCK_VW
+#define POCK_VW 4
+#endif
+
+#define PK_INLINE static inline __attribute__((always_inline))
+#define PK_UNROLL _Pragma("clang loop unroll(full)")
+
+typedef ptrdiff_t idx;
+typedef float vf __attribute__((vector_size(4 * POCK_VW)));
+typedef int32_t vi __attribute__((vector_size(4 * POCK_VW)));
+/* The same vector at any float's address. */
+typedef float vf_unaligned __attribute__((vector_size(4 * POCK_VW), aligned(4), may_alias));
+
+PK_INLINE vf vf_load(const float *p) { return *(const vf_unaligned *)p; }
+PK_INLINE void vf_store(float *p, vf v) { *(vf_unaligned *)p = v; }
+PK_INLINE vf vf_splat(float s) { return (vf){} + s; }
+
+/* Lanes of a where mask is all ones, lanes of b elsewhere. */
+PK_INLINE vf vf_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+/* All ones in lanes first, first + 1, ..., POCK_VW - 1. */
+PK_INLINE vi vf_lanes_from(idx first) {
+  vi mask;
+  for (int lane = 0; lane < POCK_VW; lane++) mask[lane] = lane >= first ? -1 : 0;
+  return mask;
+}
+
+PK_INLINE float vf_sum(vf v) {
+  float s = 0;
+  for (int lane = 0; lane < POCK_VW; lane++) s += v[lane];
+  return s;
+}
+
+PK_INLINE idx idx_min(idx a, idx b) { return a < b ? a : b; }
+PK_INLINE idx idx_max(idx a, idx b) { return a > b ? a : b; }
+
+#endif

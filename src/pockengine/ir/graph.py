@@ -1,0 +1,122 @@
+"""The graph. Its whole grammar:
+
+    graph   = leaves, outputs {name: value}, updates {leaf name: value}, data {leaf name: array}
+    value   = op(value, ...) : type              an immutable node, see ir/op.py
+    leaf    = Input(name) | Param(name) | State(name) | Const(name)
+    type    = dtype[dim, ...]                    dims are integers, see ir/types.py
+
+An Input is given by the caller. A Param is trained or frozen and keeps the source model's name. A State
+lives between steps (optimizer moments, running statistics, the step counter). A Const never changes and
+has no name that a user knows (a folded weight). `updates` maps a Param or State to its value after the
+step. `data` holds the first contents of each Param, State and Const.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pockengine.ir.op import Array, Op, Sample, Value
+from pockengine.ir.types import NUMPY, TensorType, type_of
+
+
+@dataclass(frozen=True)
+class Leaf(Op):
+    """A named tensor that no operator computes."""
+
+    name: str
+    type: TensorType
+
+    def infer(self) -> TensorType:
+        return self.type
+
+    @classmethod
+    def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
+        return ()
+
+
+@dataclass(frozen=True)
+class Input(Leaf):
+    """Given by the caller at every call."""
+
+
+@dataclass(frozen=True)
+class Param(Leaf):
+    """A weight, under the source model's own name."""
+
+
+@dataclass(frozen=True)
+class State(Leaf):
+    """Lives between steps and is no weight: optimizer moments, running statistics, counters."""
+
+
+@dataclass(frozen=True)
+class Const(Leaf):
+    """Never changes."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What to compute. See the module's grammar. Immutable; passes make new ones."""
+
+    inputs: tuple[Value, ...]
+    outputs: Mapping[str, Value]
+    updates: Mapping[str, Value] = field(default_factory=dict)
+    data: Mapping[str, Array] = field(default_factory=dict, repr=False)
+
+    def values(self) -> list[Value]:
+        """Every value that an output or update needs, operands first; inputs always included."""
+        return topological([*self.inputs, *self.outputs.values(), *self.updates.values()])
+
+    def leaves(self, kind: type[Leaf] = Leaf) -> dict[str, Value]:
+        """The leaves of one kind that are in use, by name."""
+        found = (v for v in self.values() if isinstance(v.op, kind))
+        return {v.op.name: v for v in found}  # type: ignore[attr-defined]
+
+    @property
+    def params(self) -> dict[str, Value]:
+        return self.leaves(Param)
+
+    def users(self) -> dict[Value, list[Value]]:
+        """For each value the values that read it (outputs and updates are not in the lists)."""
+        users: dict[Value, list[Value]] = {v: [] for v in self.values()}
+        for value in users:
+            for operand in value.inputs:
+                users[operand].append(value)
+        return users
+
+    def with_data(self, **arrays: Array) -> "Graph":
+        return replace(self, data={**self.data, **arrays})
+
+    def __str__(self) -> str:
+        from_text = [f"{name}={v.type}" for name, v in self.outputs.items()]
+        return f"Graph({len(self.values())} values -> {', '.join(from_text)})"
+
+
+def topological(roots: Iterable[Value]) -> list[Value]:
+    """All values that `roots` need, each after its operands; deterministic, no recursion."""
+    order: dict[Value, None] = {}
+    stack: list[tuple[Value, Iterator[Value]]] = []
+    for root in roots:
+        if root not in order:
+            stack.append((root, iter(root.inputs)))
+        while stack:
+            value, operands = stack[-1]
+            pending = next((v for v in operands if v not in order), None)
+            if pending is not None:
+                stack.append((pending, iter(pending.inputs)))
+            else:
+                stack.pop()
+                order.setdefault(value)
+    return list(order)
+
+
+def leaf(kind: type[Leaf], name: str, like: Array | TensorType) -> Value:
+    """A leaf value with the type of `like`."""
+    return kind(name, like if isinstance(like, TensorType) else type_of(like))()
+
+
+def zeros(type_: TensorType) -> np.ndarray[Any, Any]:
+    """An array of zeros of that type, the usual first content of a State."""
+    return np.zeros(type_.shape, NUMPY[type_.dtype])

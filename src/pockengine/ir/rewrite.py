@@ -1,0 +1,98 @@
+"""The engines that passes use: rebuild a graph bottom-up, apply rules to a fixed point, set the batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from pockengine.ir.graph import Graph, Leaf, topological
+from pockengine.ir.op import Op, Value
+from pockengine.ir.types import BATCH, TensorType
+
+Rule = Callable[[Value], Value | None]
+"""Gets a value whose operands are already rewritten; returns its replacement, or None to keep it."""
+
+
+def rebuild(value: Value, inputs: Sequence[Value]) -> Value:
+    """The same operator on other operands; the value itself when nothing changed."""
+    if all(a is b for a, b in zip(value.inputs, inputs, strict=True)):
+        return value
+    return value.op(*inputs, source=value.source)
+
+
+def transform(graph: Graph, change: Callable[[Value], Value]) -> Graph:
+    """Rebuilds the graph bottom-up; `change` gets each value with its operands already changed."""
+    return substitute(graph, {}, change)
+
+
+def substitute(
+    graph: Graph,
+    replacements: Mapping[Value, Value],
+    change: Callable[[Value], Value] = lambda value: value,
+) -> Graph:
+    """Rebuilds the graph with `replacements` in place of their keys, and `change` applied to the rest."""
+    done: dict[Value, Value] = dict(replacements)
+    for value in graph.values():
+        if value not in done:
+            done[value] = change(rebuild(value, [done[v] for v in value.inputs]))
+    return replace(
+        graph,
+        inputs=tuple(done[v] for v in graph.inputs),
+        outputs={name: done[v] for name, v in graph.outputs.items()},
+        updates={name: done[v] for name, v in graph.updates.items()},
+    )
+
+
+def rewrite(graph: Graph, rules: Sequence[Rule], limit: int = 100) -> Graph:
+    """Applies the first rule that matches, at each value, until none does.
+
+    A replacement is itself rewritten, operands first, so that a rule may build a tree that other rules
+    go on with. Raises RuntimeError when one value is replaced more than `limit` times.
+    """
+    done: dict[Value, Value] = {}
+
+    def settle(root: Value) -> Value:
+        for value in topological([root]):
+            if value in done:
+                continue
+            current = rebuild(value, [done[v] for v in value.inputs])
+            for _ in range(limit):
+                following = next((r for rule in rules if (r := rule(current)) is not None), None)
+                if following is None:
+                    break
+                if all(v in done or v is current for v in following.inputs):
+                    current = rebuild(following, [done.get(v, v) for v in following.inputs])
+                else:
+                    current = settle(following)
+                    break
+            else:
+                raise RuntimeError(f"rules do not come to an end at {value}")
+            done[value] = done[current] = current
+        return done[root]
+
+    return substitute(graph, {v: settle(v) for v in graph.values()})
+
+
+def with_batch(graph: Graph, batch: int) -> Graph:
+    """The graph for one batch size: every dimension `k * BATCH` becomes `k * batch`."""
+    done: dict[Value, Value] = {}
+    for value in graph.values():
+        op = _op_with_batch(value.op, batch)
+        done[value] = op(*(done[v] for v in value.inputs), source=value.source)
+    return substitute(graph, done)
+
+
+def _op_with_batch(op: Op, batch: int) -> Op:
+    if isinstance(op, Leaf):
+        return replace(op, type=TensorType(op.type.dtype, _scaled(op.type.shape, batch)))
+    changes = {
+        f.name: _scaled(getattr(op, f.name), batch)
+        for f in fields(op)  # type: ignore[arg-type]
+        if f.metadata.get("dims")
+    }
+    return replace(op, **changes) if changes else op  # type: ignore[type-var]
+
+
+def _scaled(dims: Any, batch: int) -> Any:
+    if isinstance(dims, tuple):
+        return tuple(_scaled(d, batch) for d in dims)
+    return dims // BATCH * batch if isinstance(dims, int) and dims and dims % BATCH == 0 else dims
