@@ -1,0 +1,1 @@
+"""Front ends: each turns a foreign model into a Graph, and lists what it cannot import."""

@@ -1,0 +1,39 @@
+"""What all front ends share: a model's unsupported operators are found in one walk and told together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pockengine.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """One node of a model that pockengine cannot import."""
+
+    op: str  # the source framework's name of the operator, e.g. aten.fft_rfft.default
+    node: str  # the node's name in the source graph
+    source: str = ""  # module path or scope, and source line, where known
+    reason: str = "no such operator"  # or what about its parameters is not supported
+
+
+def report(found: Sequence[Unsupported]) -> str:
+    """A table with one line for each operator and reason: count, name, reason, then its places."""
+    groups: dict[tuple[str, str], list[Unsupported]] = {}
+    for item in found:
+        groups.setdefault((item.op, item.reason), []).append(item)
+    lines = [f"{len(found)} nodes use operators that pockengine does not support:"]
+    for (op, reason), items in sorted(groups.items()):
+        lines.append(f"  {len(items)} x {op}: {reason}")
+        lines += [f"      at {_place(item)}" for item in items]
+    lines.append("Replace these parts of the model, or freeze and cut the model before them.")
+    return "\n".join(lines)
+
+
+def refuse(found: Sequence[Unsupported]) -> None:
+    """Raises UnsupportedError with the whole table when anything was found."""
+    if found:
+        raise UnsupportedError(report(found))
+
+
+def _place(item: Unsupported) -> str:
+    return f"{item.node} ({item.source})" if item.source else item.node
