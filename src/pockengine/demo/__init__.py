@@ -1,0 +1,1 @@
+"""`pockengine demo`: real data, a network it has never been fitted to, one new person."""

@@ -1,0 +1,96 @@
+"""The device's half of the demo: load one compiled program, adapt it to the person, report.
+
+Runs in a process of its own, so that the growth of the process is what the program takes:
+`python -m pockengine.demo.personalise PROGRAM.pock TUNED.onnx` prints one JSON object.
+"""
+
+import json
+import resource
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pockengine as pe
+from pockengine.data.watch import load_recordings
+from pockengine.data.windows import Floats, Labels, shuffled_batches
+from pockengine.demo.task import BATCH, EPOCHS, LEARNING_RATE, Person, Scale, person_windows
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one update scheme brought, and what it took. Accuracies are shares of 1."""
+
+    accuracy_before: float
+    accuracy_after: float
+    step_ms: float
+    training_s: float
+    planned_peak_bytes: int
+    arena_bytes: int
+    measured_peak_bytes: int
+
+
+def new_person() -> Person:
+    """The person the base network was never trained on."""
+    facts: dict[str, Any] = json.loads((HERE / "base_network.json").read_text())
+    scale = Scale(np.float32(facts["mean"]), np.float32(facts["deviation"]))
+    return person_windows(load_recordings(), facts["held_out_person"], scale)
+
+
+def accuracy(session: pe.Session, x: Floats, y: Labels) -> float:
+    """The share of windows whose largest logit is the right exercise."""
+    parts = [session.predict(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
+    return float((np.concatenate(parts).argmax(1) == y).mean())
+
+
+def train(session: pe.Session, person: Person) -> list[float]:
+    """All epochs; the seconds that each step took."""
+    rng = np.random.default_rng(0)
+    seconds = []
+    for _ in range(EPOCHS):
+        for x, y in shuffled_batches(person.adapt_x, person.adapt_y, BATCH, rng):
+            start = time.perf_counter()
+            session.step(x, y, lr=LEARNING_RATE)
+            seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def personalise(program: Path, tuned: Path) -> Outcome:
+    """Adapts the program to the new person and writes the tuned network."""
+    person = new_person()
+    list(shuffled_batches(person.adapt_x, person.adapt_y, BATCH, np.random.default_rng(0)))
+    at_rest = resident_bytes()
+    session = pe.Session.load(program)
+    before = accuracy(session, person.test_x, person.test_y)
+    seconds = train(session, person)
+    grown = resident_bytes() - at_rest
+    after = accuracy(session, person.test_x, person.test_y)
+    session.export_onnx(tuned)
+    return Outcome(
+        accuracy_before=before,
+        accuracy_after=after,
+        step_ms=1000 * statistics.median(seconds),
+        training_s=sum(seconds),
+        planned_peak_bytes=session.program.plan.peak_bytes,
+        arena_bytes=session.arena_bytes,
+        measured_peak_bytes=grown,
+    )
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now; where the system does not say, the most it ever held."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * resource.getpagesize()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(personalise(Path(sys.argv[1]), Path(sys.argv[2])))))
