@@ -3,9 +3,12 @@
     schedule = graph, steps in execution order
     step     = fused group of values, or copies onto leaves
 
-A value is stored when a step lists it in `results`; leaves are always stored. An alias (reshape) has no
-storage of its own, it has that of its owner. Everything else is computed inside a step, wherever it is
-needed, and may be computed by several steps.
+A value is stored when a step lists it in `results`; leaves are always stored. An alias (reshape)
+has no storage of its own, it has that of its owner. Everything else is computed inside a step,
+wherever it is needed, and may be computed by several steps.
+
+The new value of a Param or State is written over the old one by the step that stores it, unless a
+step copies it there (`Schedule.in_place_updates`). `passes.reorder` decides and orders the steps.
 """
 
 from collections.abc import Iterator
@@ -27,10 +30,11 @@ def storage(value: Value) -> Value:
 class Step:
     """One launch of native code: computes `values`, operands first, and stores `results`.
 
-    `scratch` is the workspace in bytes, of all threads together. `inplace` lists pairs (result, operand)
-    for which the result may be written over the operand's bytes: element i of the result is computed from
-    element i of the operand, the two have the same size, and nothing else in the step reads the operand.
-    `copies` lists pairs (stored value, leaf) whose bytes are copied after the values are computed.
+    `scratch` is the workspace in bytes, of all threads together. `inplace` lists pairs (result,
+    operand) for which the result may be written over the operand's bytes: element i of the result
+    is computed from element i of the operand, both have the same size, and the step reads the
+    operand in no other way. `copies` lists pairs (stored value, leaf); the bytes are copied onto the
+    leaf after the values are computed.
     """
 
     values: tuple[Value, ...]
@@ -61,13 +65,24 @@ class Schedule:
         return {storage(v): i for i, step in enumerate(self.steps) for v in step.results}
 
     def loss_step(self) -> int:
-        """The number of the step that stores the output `loss`; -1 without one, or when it is a leaf."""
+        """The number of the step that stores the output `loss`; -1 when there is none."""
         loss = self.graph.outputs.get("loss")
         return -1 if loss is None else self.producers().get(storage(loss), -1)
 
+    def in_place_updates(self) -> dict[Value, Value]:
+        """For each stored value that is written straight into a Param or State, that leaf."""
+        copied = {leaf for step in self.steps for _, leaf in step.copies}
+        leaves = self.graph.leaves()
+        pairs = ((storage(v), leaves[name]) for name, v in self.graph.updates.items())
+        return {
+            value: leaf
+            for value, leaf in pairs
+            if leaf not in copied and not isinstance(value.op, Leaf)
+        }
+
 
 def check_schedule(schedule: Schedule) -> Schedule:
-    """Returns `schedule`, or raises GraphError at the first thing that is read before it is stored."""
+    """Returns `schedule`, or raises GraphError at the first thing read before it is stored."""
     stored: set[Value] = set()
     for number, step in enumerate(schedule.steps):
         for value in step.reads:
