@@ -46,7 +46,7 @@ static void gather_pixel(const gather_source *s, const tap_list *taps, base_pixe
     len = taps->run[t];
     if (x < 0 || x + len > s->w) len = 1;
     if (y < 0 || y >= s->h || x < 0 || x >= s->w)
-      memset(to, 0, s->chans * sizeof(float));
+      memset(to, 0, len * s->chans * sizeof(float));
     else
       copy_floats(to, image + (y * s->w + x) * s->ld, len * s->chans);
   }

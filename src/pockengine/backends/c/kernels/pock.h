@@ -9,7 +9,7 @@
 #ifndef POCK_H
 #define POCK_H
 
-#include "math.h"
+#include "pk_math.h"
 #include "random.h"
 #include "threads.h"
 #include "vec.h"
@@ -59,5 +59,9 @@ void pk_depthwise_dx_lines(const pk_conv *g, const float *dy, const float *w, fl
                            idx line1);
 /* dw[kh][kw][c0:c1]. */
 void pk_depthwise_dw(const pk_conv *g, const float *x, const float *dy, float *dw, idx c0, idx c1);
+
+
+/* Marks the entry points of a unit; everything else is hidden. */
+#define POCK_EXPORT __attribute__((visibility("default")))
 
 #endif

@@ -1,0 +1,1 @@
+"""Back ends: from a plan to something that runs."""

@@ -1,0 +1,71 @@
+"""Block sizes of the kernel library, and the scratch each kernel needs, in floats.
+
+The block sizes reach the kernels as macros, so that the planner and the kernels agree by construction. They
+are chosen for a first cache of 32 KiB or more and a second of 512 KiB or more.
+"""
+
+from __future__ import annotations
+
+from pockengine.target import Target
+
+KC = 320  # rows of a packed panel that one register tile passes over at once
+TN_KC = 256  # the same for products with A transposed,
+TN_NC = 256  # and the columns of B packed at once
+CONV_K = 640  # values gathered for one pixel at once
+CONV_TAPS = 64  # kernel positions gathered at once
+CONV_DW_M = 256  # rows of a convolution's weight gradient computed at once
+
+
+def macros(target: Target) -> dict[str, int]:
+    """The macros that kernels.c is compiled with."""
+    return {
+        "POCK_VW": target.vector_width,
+        "POCK_MR": target.mr,
+        "POCK_KC": KC,
+        "POCK_TN_KC": TN_KC,
+        "POCK_TN_NC": TN_NC,
+        "POCK_CONV_K": CONV_K,
+        "POCK_CONV_TAPS": CONV_TAPS,
+        "POCK_CONV_DW_M": CONV_DW_M,
+    }
+
+
+def panels(columns: int, target: Target) -> int:
+    """Panels of a packed matrix with that many columns."""
+    return -(-columns // target.nr)
+
+
+def packed_size(rows: int, columns: int, target: Target) -> int:
+    """Floats of a matrix [rows, columns] packed by pk_pack_b."""
+    return panels(columns, target) * rows * target.nr
+
+
+def conv_packed_size(taps: int, c: int, o: int, groups: int, target: Target) -> int:
+    """Floats of a weight [taps, c / groups, o] packed by pk_conv_pack; swap c and o for pk_conv_pack_t."""
+    return groups * packed_size(taps * c // groups, o // groups, target)
+
+
+def gemm_tn_scratch(columns: int, target: Target) -> int:
+    """Floats of scratch for pk_gemm_tn with N = columns."""
+    return TN_KC * (target.mr + panels(min(columns, TN_NC), target) * target.nr)
+
+
+def conv_rows_scratch(taps: int, c: int, groups: int, target: Target) -> int:
+    """Floats of scratch for pk_conv_rows."""
+    return 8 * target.mr * _gathered(taps, c // groups)
+
+
+def conv_dx_scratch(taps: int, c: int, o: int, groups: int, target: Target) -> int:
+    """Floats of scratch for pk_conv_dx_rows."""
+    return 8 * target.mr * (c // groups + _gathered(taps, o // groups))
+
+
+def conv_dw_scratch(o: int, groups: int, target: Target) -> int:
+    """Floats of scratch for pk_conv_dw."""
+    return TN_KC * CONV_DW_M + gemm_tn_scratch(o // groups, target)
+
+
+def _gathered(taps: int, channels: int) -> int:
+    """Floats gathered for one pixel at once: taps in even chunks of about CONV_K values."""
+    chunks = -(-taps * channels // CONV_K)
+    return max(1, min(CONV_TAPS, -(-taps // chunks))) * channels

@@ -1,0 +1,101 @@
+"""Calls kernels from Python: a unit that exports a table of their addresses, built as any unit is."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pockengine.backends.c.build import build_unit
+from pockengine.target import Target, host_name
+
+KERNELS: dict[str, tuple[str, type | None]] = {
+    "pk_pack_b": ("piiiipii", None),
+    "pk_gemm": ("pipiipiib", None),
+    "pk_gemm_tn": ("pipiiiiipibp", None),
+    "pk_conv_pack": ("pppii", None),
+    "pk_conv_pack_t": ("pppii", None),
+    "pk_conv_rows": ("ppppiiip", None),
+    "pk_conv_dx_rows": ("ppppiip", None),
+    "pk_conv_dw": ("ppppiip", None),
+    "pk_depthwise_lines": ("ppppii", None),
+    "pk_depthwise_dx_lines": ("ppppii", None),
+    "pk_depthwise_dw": ("ppppii", None),
+}
+
+_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_ssize_t, "b": ctypes.c_int, "f": ctypes.c_float}
+
+
+class Conv(ctypes.Structure):
+    """pk_conv"""
+
+    _fields_ = [
+        (name, ctypes.c_ssize_t)
+        for name in "n h w c oh ow o kh kw sh sw ph pw dh dw groups".split()
+    ]
+
+
+def runnable_targets() -> list[Target]:
+    """Every target whose code this machine runs, so that each vector width is tested."""
+    names = {"avx512": ["avx512", "avx2", "sse"], "avx2": ["avx2", "sse"]}
+    return [Target.named(name) for name in names.get(host_name(), [host_name()])]
+
+
+class Kernels:
+    """The kernel library of a target; arrays are passed as themselves, numbers as numbers."""
+
+    def __init__(self, target: Target, extra_source: str = "") -> None:
+        self.target = target
+        names = list(KERNELS)
+        entries = ", ".join(f"(void *){name}" for name in names)
+        source = (
+            f'#include "pock.h"\n{extra_source}\nPOCK_EXPORT void *const table[] = {{{entries}}};\n'
+        )
+        folder = tempfile.mkdtemp()
+        self.library = ctypes.CDLL(str(build_unit(source, target, Path(folder, "table.so"))))
+        table = (ctypes.c_void_p * len(names)).in_dll(self.library, "table")
+        self.functions = {
+            name: ctypes.CFUNCTYPE(KERNELS[name][1], *(_TYPES[k] for k in KERNELS[name][0]))(at)
+            for name, at in zip(names, table, strict=True)
+        }
+
+    def __call__(self, name: str, *arguments: object) -> object:
+        return self.functions[name](*(_pass(a) for a in arguments))
+
+
+def _pass(argument: object) -> object:
+    if isinstance(argument, np.ndarray):
+        assert argument.flags.c_contiguous
+        return argument.ctypes.data
+    if isinstance(argument, ctypes.Structure):
+        return ctypes.addressof(argument)
+    return argument
+
+
+@functools.cache
+def kernels(target: Target) -> Kernels:
+    return Kernels(target)
+
+
+GUARD = 64
+
+
+class Poisoned:
+    """An array of NaN between two guards; `check` fails when a kernel wrote beyond it."""
+
+    def __init__(self, shape: int | Sequence[int], dtype: type = np.float32) -> None:
+        size = int(np.prod(shape))
+        fill = np.nan if np.dtype(dtype).kind == "f" else 111
+        self._whole = np.full(size + 2 * GUARD, fill, dtype)
+        self._whole[:GUARD] = self._whole[GUARD + size :] = 77
+        self.array = self._whole[GUARD : GUARD + size].reshape(shape)
+
+    def check(self) -> np.ndarray:
+        size = self.array.size
+        assert (self._whole[:GUARD] == 77).all(), "wrote before the start"
+        assert (self._whole[GUARD + size :] == 77).all(), "wrote past the end"
+        return self.array

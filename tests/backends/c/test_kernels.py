@@ -1,0 +1,233 @@
+"""Every kernel against NumPy in float64, for each vector width, at shapes that end in the middle of a vector."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from kernel_table import Conv, Kernels, Poisoned, kernels, runnable_targets
+
+from pockengine.backends.c import sizes
+
+rng = np.random.default_rng(7)
+
+
+@pytest.fixture(params=runnable_targets(), ids=lambda t: t.cpu)
+def k(request: pytest.FixtureRequest) -> Kernels:
+    return kernels(request.param)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32)
+
+
+def assert_close(got: np.ndarray, want: np.ndarray, tolerance: float = 2e-6) -> None:
+    scale = np.abs(want).max() + 1e-30
+    assert np.abs(got - want).max() <= tolerance * scale * max(1, np.log2(got.size + 1))
+
+
+def pack(k: Kernels, b: np.ndarray, transposed: bool = False) -> np.ndarray:
+    rows, cols = b.shape
+    out = Poisoned(sizes.packed_size(rows, cols, k.target))
+    source = np.ascontiguousarray(b.T if transposed else b)
+    strides = (1, rows) if transposed else (cols, 1)
+    panels = sizes.panels(cols, k.target)
+    k("pk_pack_b", source, *strides, rows, cols, out.array, 0, panels // 2)
+    k("pk_pack_b", source, *strides, rows, cols, out.array, panels // 2, panels)
+    return out.check()
+
+
+GEMM_SHAPES = [
+    *itertools.product((1, 7, 14, 29), (1, 5, 33), (1, 16, 17, 100)),
+    (3, 700, 40),
+    (100, 641, 70),
+]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gemm(k: Kernels, transposed: bool) -> None:
+    for rows, inner, cols in GEMM_SHAPES:
+        a, b = normal(rows, inner), normal(inner, cols)
+        packed = pack(k, b, transposed)
+        c = Poisoned((rows, cols))
+        k("pk_gemm", a, inner, packed, inner, cols, c.array, cols, rows, 0)
+        want = a.astype(float) @ b
+        assert_close(c.check(), want)
+        k("pk_gemm", a, inner, packed, inner, cols, c.array, cols, rows, 1)
+        assert_close(c.check(), 2 * want)
+
+
+def test_gemm_of_an_empty_sum_is_zero(k: Kernels) -> None:
+    c = Poisoned((3, 5))
+    k("pk_gemm", normal(3, 1), 1, normal(64), 0, 5, c.array, 5, 3, 0)
+    assert (c.check() == 0).all()
+
+
+def test_gemm_keeps_nan_and_infinity_in_their_row(k: Kernels) -> None:
+    a, b = normal(20, 9), np.abs(normal(9, 40)) + 1
+    a[3, 2], a[5, 1] = np.nan, np.inf
+    c = Poisoned((20, 40))
+    k("pk_gemm", a, 9, pack(k, b), 9, 40, c.array, 40, 20, 0)
+    assert np.isnan(c.check()[3]).all() and np.isposinf(c.array[5]).all()
+    assert np.isfinite(np.delete(c.array, [3, 5], 0)).all()
+
+
+@pytest.mark.parametrize("split", [0, 5])
+def test_gemm_tn(k: Kernels, split: int) -> None:
+    for rows, inner, cols in [*GEMM_SHAPES, (300, 600, 300)]:
+        a, b = normal(inner, rows), normal(inner, cols)
+        scratch = Poisoned(sizes.gemm_tn_scratch(cols, k.target))
+        c = Poisoned((rows, cols))
+        middle = min(split, rows)
+        for accumulate in (0, 1):
+            for m0, m1 in ((0, middle), (middle, rows)):
+                k(
+                    "pk_gemm_tn",
+                    a,
+                    rows,
+                    b,
+                    cols,
+                    m0,
+                    m1,
+                    cols,
+                    inner,
+                    c.array,
+                    cols,
+                    accumulate,
+                    scratch.array,
+                )
+        scratch.check()
+        assert_close(c.check(), 2 * (a.T.astype(float) @ b))
+
+
+# n h w c o kh kw sh sw ph pw dh dw groups, and the pads at the bottom and right
+CONVS = [
+    (2, 7, 9, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+    (1, 8, 8, 16, 33, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1),
+    (2, 9, 7, 3, 8, 3, 3, 2, 2, 0, 0, 1, 1, 1, 1, 1),
+    (1, 6, 6, 4, 4, 1, 1, 2, 2, 0, 0, 1, 1, 1, 0, 0),
+    (1, 11, 11, 6, 9, 3, 3, 1, 1, 2, 2, 2, 2, 3, 2, 2),
+    (2, 10, 12, 8, 4, 5, 3, 3, 2, 2, 1, 1, 2, 2, 1, 0),
+    (1, 1, 40, 3, 5, 1, 7, 1, 3, 0, 3, 1, 1, 1, 0, 3),
+    (1, 12, 12, 70, 20, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+    (3, 5, 5, 300, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+    (1, 16, 16, 3, 10, 16, 16, 16, 16, 0, 0, 1, 1, 1, 0, 0),
+    (2, 20, 20, 4, 8, 3, 3, 1, 1, 1, 1, 1, 1, 4, 1, 1),
+    (1, 3, 3, 700, 2, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0),
+    (1, 2, 2, 3, 4, 3, 3, 1, 1, 2, 2, 1, 1, 1, 2, 2),
+]
+DEPTHWISE = [
+    (*(2, 7, 7, c, c, s, s, t, t, s // 2, s // 2, 1, 1, c), s // 2, s // 2)
+    for c, s, t in itertools.product((1, 5, 8, 16, 24, 37), (3, 5, 7), (1, 2))
+] + [
+    (1, 9, 9, 24, 24, 3, 3, 2, 2, 0, 0, 1, 1, 24, 1, 1),
+    (1, 12, 12, 20, 20, 3, 3, 1, 1, 2, 2, 2, 2, 20, 2, 2),
+    (1, 1, 30, 18, 18, 1, 5, 1, 1, 0, 4, 1, 1, 18, 0, 0),
+    (1, 1, 30, 18, 18, 1, 3, 1, 2, 0, 2, 1, 1, 18, 0, 0),
+    (1, 20, 19, 17, 17, 11, 9, 1, 1, 5, 4, 1, 1, 17, 5, 4),
+    (1, 2, 1, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 16, 1, 1),
+    (1, 8, 8, 16, 16, 3, 3, 3, 1, 1, 0, 1, 3, 16, 1, 5),
+]
+
+
+def geometry(case: tuple[int, ...]) -> Conv:
+    n, h, w, c, o, kh, kw, sh, sw, ph, pw, dh, dw, groups, bottom, right = case
+    oh = (h + ph + bottom - (kh - 1) * dh - 1) // sh + 1
+    ow = (w + pw + right - (kw - 1) * dw - 1) // sw + 1
+    return Conv(n, h, w, c, oh, ow, o, kh, kw, sh, sw, ph, pw, dh, dw, groups)
+
+
+def conv_taps(g: Conv):
+    """For each tap: the tap, and matching slices of the padded input and of the output."""
+    for kh, kw in itertools.product(range(g.kh), range(g.kw)):
+        rows = slice(kh * g.dh, kh * g.dh + (g.oh - 1) * g.sh + 1, g.sh)
+        cols = slice(kw * g.dw, kw * g.dw + (g.ow - 1) * g.sw + 1, g.sw)
+        yield (kh, kw), rows, cols
+
+
+def padded(g: Conv, x: np.ndarray) -> np.ndarray:
+    size = ((g.oh - 1) * g.sh + (g.kh - 1) * g.dh + 1, (g.ow - 1) * g.sw + (g.kw - 1) * g.dw + 1)
+    out = np.zeros((g.n, max(size[0], g.h + g.ph), max(size[1], g.w + g.pw), g.c))
+    out[:, g.ph : g.ph + g.h, g.pw : g.pw + g.w] = x
+    return out
+
+
+def reference(g: Conv, x: np.ndarray, w: np.ndarray, dy: np.ndarray):
+    """y, dx, dw in float64; w is [kh, kw, c / groups, o]."""
+    split = (g.groups, -1)
+    xp, w64 = padded(g, x), w.astype(float).reshape(g.kh, g.kw, g.c // g.groups, *split)
+    dyg = dy.astype(float).reshape(*dy.shape[:3], *split)
+    y, dxp, dw = np.zeros(dyg.shape), np.zeros(xp.shape), np.zeros(w64.shape)
+    for tap, rows, cols in conv_taps(g):
+        part = xp[:, rows, cols].reshape(*dyg.shape[:3], *split)
+        y += np.einsum("nhwgc,cgo->nhwgo", part, w64[tap])
+        dw[tap] = np.einsum("nhwgc,nhwgo->cgo", part, dyg)
+        dxp[:, rows, cols] += np.einsum("nhwgo,cgo->nhwgc", dyg, w64[tap]).reshape(
+            xp[:, rows, cols].shape
+        )
+    dx = dxp[:, g.ph : g.ph + g.h, g.pw : g.pw + g.w]
+    return y.reshape(dy.shape), dx, dw.reshape(w.shape)
+
+
+def conv_case(case: tuple[int, ...]):
+    g = geometry(case)
+    x, dy = normal(g.n, g.h, g.w, g.c), normal(g.n, g.oh, g.ow, g.o)
+    w = normal(g.kh, g.kw, g.c // g.groups, g.o)
+    return g, x, w, dy, reference(g, x, w, dy)
+
+
+def halves(count: int) -> list[tuple[int, int]]:
+    middle = count * 2 // 5
+    return [(0, middle), (middle, count)]
+
+
+def conv_pack(k: Kernels, g: Conv, w: np.ndarray, transposed: bool) -> np.ndarray:
+    c, o = (g.o, g.c) if transposed else (g.c, g.o)
+    out = Poisoned(sizes.conv_packed_size(g.kh * g.kw, c, o, g.groups, k.target))
+    for p0, p1 in halves(g.groups * sizes.panels(o // g.groups, k.target)):
+        k("pk_conv_pack_t" if transposed else "pk_conv_pack", g, w, out.array, p0, p1)
+    return out.check()
+
+
+@pytest.mark.parametrize("case", CONVS, ids=str)
+def test_conv(k: Kernels, case: tuple[int, ...]) -> None:
+    g, x, w, dy, (y_want, dx_want, dw_want) = conv_case(case)
+    taps = g.kh * g.kw
+    y, scratch = (
+        Poisoned(y_want.shape),
+        Poisoned(sizes.conv_rows_scratch(taps, g.c, g.groups, k.target)),
+    )
+    wp = conv_pack(k, g, w, transposed=False)
+    for r0, r1 in halves(g.n * g.oh * g.ow):
+        k("pk_conv_rows", g, x, wp, y.array, g.o, r0, r1, scratch.array)
+    scratch.check()
+    assert_close(y.check(), y_want)
+
+    scratch = Poisoned(sizes.conv_dx_scratch(taps, g.c, g.o, g.groups, k.target))
+    dx, wp_t = Poisoned(dx_want.shape), conv_pack(k, g, w, transposed=True)
+    for r0, r1 in halves(g.n * g.h * g.w):
+        k("pk_conv_dx_rows", g, dy, wp_t, dx.array, r0, r1, scratch.array)
+    scratch.check()
+    assert_close(dx.check(), dx_want)
+
+    dw, scratch = Poisoned(dw_want.shape), Poisoned(sizes.conv_dw_scratch(g.o, g.groups, k.target))
+    for r0, r1 in halves(taps * g.c // g.groups):
+        k("pk_conv_dw", g, x, dy, dw.array, r0, r1, scratch.array)
+    scratch.check()
+    assert_close(dw.check(), dw_want)
+
+
+@pytest.mark.parametrize("case", DEPTHWISE, ids=str)
+def test_depthwise(k: Kernels, case: tuple[int, ...]) -> None:
+    g, x, w, dy, (y_want, dx_want, dw_want) = conv_case(case)
+    y, dx, dw = Poisoned(y_want.shape), Poisoned(dx_want.shape), Poisoned(dw_want.shape)
+    for l0, l1 in halves(g.n * g.oh):
+        k("pk_depthwise_lines", g, x, w, y.array, l0, l1)
+    for l0, l1 in halves(g.n * g.h):
+        k("pk_depthwise_dx_lines", g, dy, w, dx.array, l0, l1)
+    for c0, c1 in halves(g.c):
+        k("pk_depthwise_dw", g, x, dy, dw.array, c0, c1)
+    assert_close(y.check(), y_want)
+    assert_close(dx.check(), dx_want)
+    assert_close(dw.check(), dw_want)
