@@ -13,7 +13,7 @@ from pockengine.ir.types import Shape, TensorType, dims
 
 @dataclass(frozen=True)
 class PackBits(Op):
-    """bool[...] -> u8[ceil(size / 8)]: bit j of byte i is element 8 * i + j, counted in row-major order."""
+    """bool[...] -> u8[ceil(size / 8)]: bit j of byte i is element 8 * i + j, in row-major order."""
 
     kernel: ClassVar[str] = "pack_bits"
 

@@ -3,8 +3,8 @@
 Shapes, with K the kernel's and S the spatial dimensions:
     channels first   x[N, C, *S]  w[O, C/g, *K]  y[N, O, *S']
     channels last    x[N, *S, C]  w[*K, C/g, O]  y[N, *S', O]
-Each of y = Conv(x, w), x' = ConvInputGrad(y, w), w' = ConvWeightGrad(x, y) is linear in both of its inputs,
-and each one's gradients are the other two. ConvInputGrad is what is called a transposed convolution.
+Each of y = Conv(x, w), x' = ConvInputGrad(y, w), w' = ConvWeightGrad(x, y) is linear in both of its
+inputs, and each one's gradients are the other two. ConvInputGrad is the transposed convolution.
 """
 
 import math
@@ -64,7 +64,9 @@ class _Convolution(Op):
         require(same and all(t.rank == rank for t in types), self, expected, *types)
         fields = len(self.padding) == len(self.dilation) == len(self.stride)
         sane = min(self.stride + self.dilation) >= 1 and min(min(p) for p in self.padding) >= 0
-        words = "stride and dilation of at least 1 and no negative padding, one for each spatial axis"
+        words = (
+            "stride and dilation of at least 1 and no negative padding, one for each spatial axis"
+        )
         require(fields and sane, self, words, *types)
 
     def _kernel(self, w: Shape) -> Shape:
@@ -138,9 +140,7 @@ class Conv(_Convolution):
         counts = window_counts(
             x.shape[1:-1], kernel, self.stride, ((0, 0),) * len(kernel), self.dilation
         )
-        total = sum(
-            self._grouped(x[view]) @ w[tap] for tap, view in self._taps(kernel, counts)
-        )
+        total = sum(self._grouped(x[view]) @ w[tap] for tap, view in self._taps(kernel, counts))
         return from_last(_ungroup(np.asarray(total), x.shape[0], *counts), self.channels_last)
 
     def vjp(self, g: Value, y: Value, x: Value, w: Value) -> Gradients:
@@ -184,7 +184,7 @@ class Conv(_Convolution):
 
 @dataclass(frozen=True)
 class ConvInputGrad(_Convolution):
-    """x'[n, c, s] = sum over o, k, s' with s = stride * s' + dilation * k - padding of y[n, o, s'] * w[o, c, k].
+    """x'[n, c, s] = sum of y[n, o, s'] * w[o, c, k] over s = stride * s' + dilation * k - padding.
 
     `size` is the spatial size of the result, which stride and padding alone leave open.
     """
@@ -325,7 +325,7 @@ class ConvWeightGrad(_Convolution):
 
 
 def _cases(rng: np.random.Generator) -> Iterator[tuple[Conv, Array, Array, Array]]:
-    """(operator, x, w, y): stride, dilation, groups, depthwise, lopsided padding, size 1; both layouts."""
+    """(operator, x, w, y) with strides, dilation, groups, lopsided padding, size 1, in both layouts."""
     same, none = ((1, 1), (1, 1)), ((0, 0), (0, 0))
     cases: list[tuple[Conv, int, int, Shape, Shape]] = [
         (Conv((1, 1), same, (1, 1), 1, False), 3, 4, (5, 6), (3, 3)),

@@ -59,9 +59,9 @@ class _CrossEntropy(Op):
 
 @dataclass(frozen=True)
 class CrossEntropy(_CrossEntropy):
-    """loss[...] = -sum over c of t[c] * w[c] * log softmax(logits)[c], 0 where the label is `ignore_index`.
+    """loss[...] = -sum over c of t[c] * w[c] * log softmax(logits)[c], 0 where ignored.
 
-    t = (1 - label_smoothing) * onehot(label) + label_smoothing / C. (logits, labels[, class weights w[C]]).
+    t = (1 - label_smoothing) * onehot(label) + label_smoothing / C. (logits, labels[, weights w[C]]).
     """
 
     kernel: ClassVar[str] = "cross_entropy"

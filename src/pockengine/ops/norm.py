@@ -1,4 +1,4 @@
-"""Normalisation. Affine parts are a Mul and an Add; the layers of frameworks are functions at the end.
+"""Normalisation. Affine parts are a Mul and an Add; the layers of frameworks are functions, last.
 
 An optional `weight` [N] weighs the samples along axis 0 in the statistics, so that a padded row of a
 partial batch, with weight 0, changes nothing. Axis 0 must then be one of `axes`.
@@ -44,7 +44,7 @@ def _statistics(x: Array, axes: Shape, weight: tuple[Array, ...]) -> tuple[Array
 
 @dataclass(frozen=True)
 class Normalize(Op):
-    """y = (x - mean) / sqrt(var + eps), with mean and biased variance over `axes`. (x[, weight]) -> x's shape."""
+    """y = (x - mean) / sqrt(var + eps), with mean and biased variance over `axes`. (x[, weight])."""
 
     axes: Shape
     eps: float
@@ -281,9 +281,9 @@ class BatchVariance(Op):
 class BatchNorm(Op):
     """Batch normalisation as front ends emit it; passes/mode.py expands it before anything else runs.
 
-    (x, gamma[C], beta[C], mean[C], var[C]) -> x's shape. `training` tells whether the source model uses the
-    batch's statistics, and updates the running ones by `momentum`, when it trains; at inference every
-    BatchNorm uses the running statistics. What `ref` computes is a frozen norm's training and inference.
+    (x, gamma[C], beta[C], mean[C], var[C]) -> x's shape. `training` tells whether training uses the
+    batch's statistics and updates the running ones by `momentum`; inference always uses the running
+    ones. `momentum` None is the average over all batches so far.
     """
 
     axis: int
@@ -354,9 +354,7 @@ def group_norm(
     return _channel_affine(reshape(Normalize(axes, eps)(split), x.shape), gamma, beta)
 
 
-def instance_norm(
-    x: Value, gamma: Value | None, beta: Value | None, eps: float = 1e-5
-) -> Value:
+def instance_norm(x: Value, gamma: Value | None, beta: Value | None, eps: float = 1e-5) -> Value:
     """x[N, C, *S]: normalises over the positions of each channel; gamma, beta [C]."""
     axes = tuple(range(2, x.type.rank))
     return _channel_affine(Normalize(axes, eps)(x), gamma, beta)

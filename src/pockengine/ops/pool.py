@@ -1,7 +1,7 @@
-"""Pooling and resizing. x[N, C, *S] or, channels last, x[N, *S, C]; only the spatial axes change.
+"""Pooling. x[N, C, *S] or, channels last, x[N, *S, C]; only the spatial axes change.
 
-Averages and resizing are one matrix along each spatial axis, so that their gradients are the transposed
-matrices; a maximum sends its gradient to the first of equal elements, in the order of the window.
+Averages are one matrix along each spatial axis, so that their gradients are the transposed matrices; a
+maximum sends its gradient to the first of equal elements, in the order of the window.
 Pooling over the whole image is Mean or Max over the spatial axes.
 """
 
@@ -66,7 +66,9 @@ class _Window(_Spatial):
 
     def _check_window(self, x: TensorType, size: Shape, dilation: Shape | None = None) -> Shape:
         self._check(len(self.window), x)
-        extents = [d * (k - 1) + 1 for d, k in zip(dilation or (1,) * len(size), self.window)]
+        extents = [
+            d * (k - 1) + 1 for d, k in zip(dilation or (1,) * len(size), self.window, strict=True)
+        ]
         pads = zip(self.padding, extents, strict=True)
         fits = all(0 <= lo < k and 0 <= hi < k for (lo, hi), k in pads)
         require(fits, self, "padding smaller than the window", x)
@@ -117,7 +119,9 @@ class MaxPool(_Window):
         yield ErrorSample(op, (TensorType("f32", (1, 2, 2, 5)),), "at least as large as the window")
         yield ErrorSample(op, (TensorType("f32", (2, 5, 5)),), "rank 4")
         wide = replace(op, padding=((3, 0), (0, 0)))
-        yield ErrorSample(wide, (TensorType("f32", (1, 2, 5, 5)),), "padding smaller than the window")
+        yield ErrorSample(
+            wide, (TensorType("f32", (1, 2, 5, 5)),), "padding smaller than the window"
+        )
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,9 @@ class MaxPoolGrad(_Window):
             grad = cls(op.window, op.stride, op.padding, op.dilation, op.channels_last)
             yield Sample(grad, (rng.standard_normal(y.shape), x, y), ())
         ties = cls((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), False)
-        yield Sample(ties, (np.ones((1, 1, 2, 2)), np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 2, 2))), ())
+        yield Sample(
+            ties, (np.ones((1, 1, 2, 2)), np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 2, 2))), ()
+        )
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:
@@ -334,9 +340,7 @@ class AdaptiveAvgPool(_Spatial):
         return map_spatial(x, matrices, self.channels_last)
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
-        return (
-            AdaptiveAvgPoolGrad(spatial(x.shape, self.channels_last), self.channels_last)(g),
-        )
+        return (AdaptiveAvgPoolGrad(spatial(x.shape, self.channels_last), self.channels_last)(g),)
 
     def flops(self, y: TensorType, *xs: TensorType) -> int:
         return xs[0].size

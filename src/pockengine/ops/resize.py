@@ -1,4 +1,4 @@
-"""Resizing of images: one matrix along each spatial axis, and its transposed matrix as the gradient."""
+"""Resizing of images: one matrix along each spatial axis, transposed for the gradient."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ COORDINATES = ("half_pixel", "align_corners", "asymmetric")
 class Resize(_Spatial):
     """y[n, c, i] = x at the coordinate of i: of the nearest element, or interpolated linearly.
 
-    The coordinate is (i + 0.5) * scale - 0.5 (half_pixel), i * (in - 1) / (out - 1) (align_corners) or
-    i * scale (asymmetric), with scale = in / out. "nearest" takes floor(i * scale) when asymmetric, as
-    torch's "nearest" does, floor((i + 0.5) * scale) for half_pixel, as its "nearest-exact".
+    The coordinate is (i + 0.5) * scale - 0.5 (half_pixel), i * (in - 1) / (out - 1) (align_corners)
+    or i * scale (asymmetric), with scale = in / out. "nearest" takes floor(i * scale) when asymmetric,
+    as torch's "nearest" does, floor((i + 0.5) * scale) for half_pixel, as its "nearest-exact".
     """
 
     size: Shape
@@ -135,9 +135,7 @@ def _matrix(mode: str, kind: str, size: int, count: int) -> Array:
 
 def _cases(rng: np.random.Generator) -> Iterator[tuple[Resize, Array]]:
     sizes = [((3, 4), (6, 8)), ((5, 4), (3, 7)), ((1, 1), (2, 1))]
-    for (size, count), mode, kind in (
-        (s, m, c) for s in sizes for m in MODES for c in COORDINATES
-    ):
+    for (size, count), mode, kind in ((s, m, c) for s in sizes for m in MODES for c in COORDINATES):
         for last in (False, True):
             shape = (2, *size, 2) if last else (2, 2, *size)
             yield Resize(count, mode, kind, last), rng.standard_normal(shape)
