@@ -1,0 +1,92 @@
+"""The way back to ONNX: the file that a model came from, with its tuned weights under the same names."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from pockengine.errors import InputError
+from pockengine.frontends.onnx_read import (
+    PROTOBUF_LIMIT,
+    ModelSource,
+    element_dtype,
+    read_model,
+    with_internal_data,
+)
+from pockengine.ir.op import Array
+from pockengine.ir.types import NUMPY
+
+
+def write_back(source: ModelSource, state_dict: Mapping[str, Array], path: str | Path) -> None:
+    """Writes `source` to `path` with the tensors that `state_dict` names replaced; all else stays.
+
+    Every name must be an initializer (or a Constant's output) of the model, with the same shape and
+    element type; f32 is rounded where the model keeps half precision. Data kept outside the source file
+    is taken into the new one. The file appears whole or not at all.
+    Raises InputError for a name, shape or element type that does not fit.
+    """
+    original, folder = read_model(source)
+    model = onnx.ModelProto()
+    model.CopyFrom(original)
+    tensors = dict(_tensors(model))
+    unknown = sorted(set(state_dict) - set(tensors))
+    if unknown:
+        raise InputError(
+            f"the ONNX model has no tensors named {', '.join(map(repr, unknown))}; "
+            "give the model that was imported"
+        )
+    for name, tensor in tensors.items():
+        if name in state_dict:
+            _replace(tensor, name, np.asarray(state_dict[name]))
+        elif tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.CopyFrom(with_internal_data(tensor, folder))
+    _write_whole(_serialized(model), Path(path))
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    for tensor in model.graph.initializer:
+        yield tensor.name, tensor
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    yield node.output[0], attribute.t
+
+
+def _replace(tensor: onnx.TensorProto, name: str, array: Array) -> None:
+    shape, dtype = tuple(tensor.dims), element_dtype(tensor.data_type, f"tensor {name!r}")
+    if array.shape != shape or array.dtype != NUMPY[dtype]:
+        raise InputError(
+            f"tensor {name!r} of the ONNX model is {dtype}{list(shape)}, "
+            f"got {array.dtype}{list(array.shape)}"
+        )
+    stored = array.astype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    fresh = onnx.numpy_helper.from_array(stored, tensor.name)
+    fresh.doc_string = tensor.doc_string
+    fresh.metadata_props.extend(tensor.metadata_props)
+    tensor.CopyFrom(fresh)
+
+
+def _serialized(model: onnx.ModelProto) -> bytes:
+    if model.ByteSize() >= PROTOBUF_LIMIT:
+        raise InputError(
+            f"the tuned model takes {model.ByteSize()} bytes, an ONNX file holds at most 2 GiB"
+        )
+    return model.SerializeToString()
+
+
+def _write_whole(data: bytes, path: Path) -> None:
+    """Written beside, synced and renamed, so that a kill leaves the old file or the new one."""
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
