@@ -1,23 +1,13 @@
 """The user's cache folder, and writing into it so that no half-written file is ever seen."""
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """$POCKENGINE_CACHE, or else the platform's cache folder for this user."""
-    chosen = os.environ.get("POCKENGINE_CACHE")
-    if chosen:
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "pockengine"
+    """$POCKENGINE_CACHE, or else ~/.cache/pockengine."""
+    return Path(os.environ.get("POCKENGINE_CACHE") or Path.home() / ".cache" / "pockengine")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
