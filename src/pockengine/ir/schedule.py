@@ -33,8 +33,8 @@ class Step:
     `scratch` is the workspace in bytes, of all threads together. `inplace` lists pairs (result,
     operand) for which the result may be written over the operand's bytes: element i of the result
     is computed from element i of the operand, both have the same size, and the step reads the
-    operand in no other way. `copies` lists pairs (stored value, leaf); the bytes are copied onto the
-    leaf after the values are computed.
+    operand in no other way. `copies` lists pairs (stored value, leaf); the bytes are copied onto
+    the leaf after the values are computed.
     """
 
     values: tuple[Value, ...]
