@@ -1,1 +1,1 @@
-"""Back ends: from a plan to something that runs."""
+"""From a planned job to a program that runs: one folder a back end, all with the same file names."""

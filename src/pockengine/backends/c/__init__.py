@@ -1,1 +1,23 @@
-"""The C back end."""
+"""The C back end: from a plan to native code."""
+
+import tempfile
+from pathlib import Path
+
+from pockengine.backends.c.build import build_unit
+from pockengine.backends.c.calls import row_length
+from pockengine.backends.c.emit import emit, with_workspace
+from pockengine.backends.code import Code
+from pockengine.plan import Plan
+from pockengine.runtime.native import NativeExecutable
+from pockengine.target import Target
+
+__all__ = ["build", "emit", "row_length", "with_workspace"]
+
+
+def build(plan: Plan, target: Target) -> Code:
+    """Compiles a plan. Raises CompilerMissingError, CompileFailedError, UnsupportedError."""
+    source = emit(plan, target)
+    with tempfile.TemporaryDirectory() as folder:
+        library = build_unit(source, target, Path(folder, "program.so")).read_bytes()
+    entries, size = tuple(plan.entries), plan.arena_bytes
+    return Code(lambda threads: NativeExecutable(library, entries, size, threads), source, library)

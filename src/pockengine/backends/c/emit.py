@@ -1,0 +1,232 @@
+"""Writes the C source of a program: one function a step, one exported function an entry point.
+
+    static void train_12(void *ctx, int thread, idx begin, idx end)      items begin..end of step 12
+    POCK_EXPORT int pock_train(void *arena, size_t bytes, pk_pool *pool) runs the steps in order
+
+An entry point returns 0, or the code of what it refused (see STATUS). It checks the arena it is given,
+calls no allocator, and touches nothing but the arena.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from pockengine.backends.c.calls import Call, call, row_length
+from pockengine.backends.c.loops import Loop
+from pockengine.backends.c.syntax import CTYPE, Tables, indented
+from pockengine.errors import UnsupportedError
+from pockengine.ir.op import Value
+from pockengine.ir.schedule import Schedule, Step, storage
+from pockengine.passes.fuse import anchor_of, landing_of
+from pockengine.plan import EntryPlan, Plan
+from pockengine.target import Target
+
+STATUS = {
+    1: "the arena has another size than the program was compiled for",
+    2: "the arena is not aligned to 64 bytes",
+    3: "the loss is not a finite number",
+    4: "an index or label is out of range",
+}
+SERIAL = 16384  # elements below which a step is not worth waking threads for
+ALIGN = 16  # floats: threads' workspaces do not share cache lines
+
+__all__ = ["emit", "row_length", "with_workspace"]
+
+
+def with_workspace(schedule: Schedule, target: Target) -> Schedule:
+    """The schedule with each step's workspace in bytes, all threads together."""
+    return replace(schedule, steps=tuple(_with_scratch(s, target) for s in schedule.steps))
+
+
+def _with_scratch(step: Step, target: Target) -> Step:
+    anchor = anchor_of(step.values)
+    if anchor is None:
+        return step
+    needs = call(anchor, _dummy_names(anchor), target)
+    floats = _padded(needs.shared) + target.threads * _padded(needs.scratch)
+    return replace(step, scratch=4 * floats)
+
+
+def _dummy_names(anchor: Value) -> dict[Value, str]:
+    return {storage(x): "x" for x in anchor.inputs}
+
+
+def _padded(floats: int) -> int:
+    return -(-floats // ALIGN) * ALIGN
+
+
+def emit(plan: Plan, target: Target) -> str:
+    """The C source of all entry points of `plan`.
+
+    Raises UnsupportedError listing every value that the C back end cannot compute.
+    """
+    _refuse_unsupported(plan)
+    tables = Tables()
+    bodies = [_Entry(name, plan, target, tables).text() for name in plan.entries]
+    head = ['#include "pock.h"', "", *tables.text(), ""]
+    tail = [
+        f"POCK_EXPORT size_t pock_arena_bytes(void) {{ return {plan.arena_bytes}; }}",
+        "POCK_EXPORT size_t pock_pool_bytes(void) { return sizeof(pk_pool); }",
+        "POCK_EXPORT int pock_start(pk_pool *pool, int threads) { return pk_pool_start(pool, threads); }",
+        "POCK_EXPORT void pock_stop(pk_pool *pool) { pk_pool_stop(pool); }",
+    ]
+    return "\n".join([*head, *bodies, *tail, ""])
+
+
+def _refuse_unsupported(plan: Plan) -> None:
+    values = {v for entry in plan.entries.values() for s in entry.schedule.steps for v in s.values}
+    bad = sorted({f"{v.op} of {v.type}" for v in values if v.dtype not in CTYPE})
+    if bad:
+        raise UnsupportedError(
+            "the C back end computes in float32; these values are of another type: " + "; ".join(bad)
+        )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Writes one entry point."""
+
+    name: str
+    plan: Plan
+    target: Target
+    tables: Tables
+
+    @property
+    def entry(self) -> EntryPlan:
+        return self.plan.entries[self.name]
+
+    def text(self) -> str:
+        functions, calls = [], []
+        loss = self.entry.schedule.loss_step()
+        for number, step in enumerate(self.entry.schedule.steps):
+            writer = _StepWriter(self, number, step)
+            functions += writer.functions()
+            calls += writer.launch()
+            if number == loss:
+                where = self.plan.offset(self.name, self.entry.schedule.graph.outputs["loss"])
+                calls.append(f"if (!__builtin_isfinite(*(float *)(m + {where}))) return 3;")
+        head = f"POCK_EXPORT int pock_{self.name}(void *arena, size_t bytes, pk_pool *pool) {{"
+        checks = [
+            f"if (bytes != {self.plan.arena_bytes}) return 1;",
+            "if ((uintptr_t)arena % 64) return 2;",
+            "char *const m = arena;",
+        ]
+        return indented([*functions, head, *checks, *calls, "return 0;", "}", ""])
+
+
+class _StepWriter:
+    """Writes the functions of one step and the lines that launch them."""
+
+    def __init__(self, entry: _Entry, number: int, step: Step) -> None:
+        self.entry, self.step, self.number = entry, step, number
+        self.function = f"{entry.name}_{number}"
+        stored = dict.fromkeys([*step.reads, *map(storage, step.results)])
+        self.names = {value: f"v{i}" for i, value in enumerate(stored)}
+        self.anchor = anchor_of(step.values)
+        names = self._anchor_names() if self.anchor else {}
+        self.call = call(self.anchor, names, entry.target) if self.anchor else None
+        self.loop = self._loop()
+
+    def _anchor_names(self) -> dict[Value, str]:
+        assert self.anchor is not None
+        return {storage(x): self.names[storage(x)] for x in self.anchor.inputs}
+
+    def _loop(self) -> Loop | None:
+        rest = [v for v in self.step.values if v is not self.anchor]
+        if not rest or not self.step.results:
+            return None
+        row = row_length(self.anchor) if self.anchor else None
+        names = dict(self.names)
+        if self.anchor is not None:
+            names[self.anchor] = self.names[self._landing]
+        loop = Loop(self.step, names, self.entry.tables, row, self.anchor)
+        return loop if loop.own else None
+
+    @property
+    def _landing(self) -> Value:
+        updates = {storage(v) for v in self.entry.entry.schedule.graph.updates.values()}
+        landing = landing_of(self.anchor, self.step.results, updates)
+        assert landing is not None
+        return landing
+
+    # ------------------------------------------------------------------ text
+
+    def functions(self) -> list[str]:
+        """The C functions of the step."""
+        lines: list[str] = []
+        if self.call and self.call.pack_items:
+            lines += self._function(f"{self.function}_pack", [*self._workspace(), *self.call.pack])
+        if self.call:
+            lines += self._function(self.function, self._kernel_body())
+        elif self.loop:
+            lines += self._function(self.function, self._blocks(CHUNK_ITEMS, self.loop.text()))
+        return lines
+
+    def launch(self) -> list[str]:
+        """The lines of the entry point that run the step."""
+        label = "; ".join(dict.fromkeys(v.source for v in self.step.values if v.source))
+        lines = [f"/* {self.number}: {_comment(label)} */"]
+        if self.call:
+            lines += [f"{{ {' '.join(self._pointers())} if (!({c})) return 4; }}" for c in self.call.checks]
+            lines += self._launch(f"{self.function}_pack", self.call.pack_items)
+            lines += self._launch(self.function, self.call.items)
+        elif self.loop:
+            lines += self._launch(self.function, self.loop.items)
+        return [*lines, *map(self._copy, self.step.copies)]
+
+    def _copy(self, pair: tuple[Value, Value]) -> str:
+        source, leaf = (self.entry.plan.offset(self.entry.name, v) for v in pair)
+        return f"memcpy(m + {leaf}, m + {source}, {pair[1].type.nbytes});"
+
+    def _launch(self, function: str, items: int) -> list[str]:
+        if not items:
+            return []
+        work = max((v.type.size for v in (*self.step.reads, *self.step.values)), default=0)
+        if work < SERIAL:
+            return [f"{function}(m, 0, 0, {items});"]
+        return [f"pk_parallel(pool, {function}, m, {items});"]
+
+    def _function(self, name: str, body: list[str]) -> list[str]:
+        head = f"static void {name}(void *ctx, int thread, idx begin, idx end) {{"
+        return [head, "char *const m = ctx;", *self._pointers(), *body, "}", ""]
+
+    def _pointers(self) -> list[str]:
+        plan, entry = self.entry.plan, self.entry.name
+        return [
+            f"{CTYPE[v.dtype]} *const {name} = ({CTYPE[v.dtype]} *)(m + {plan.offset(entry, v)});"
+            for v, name in self.names.items()
+        ]
+
+    def _workspace(self) -> list[str]:
+        slot = self.entry.entry.scratch[self.number]
+        if slot is None or self.call is None:
+            return []
+        first = slot.offset + 4 * _padded(self.call.shared)
+        each = 4 * _padded(self.call.scratch)
+        return [
+            f"float *const shared = (float *)(m + {slot.offset});",
+            f"float *const work = (float *)(m + {first} + thread * (idx){each});",
+        ]
+
+    def _kernel_body(self) -> list[str]:
+        assert self.call is not None and self.anchor is not None
+        out = self.names[storage(self._landing)]
+        declare = f"{CTYPE[self.anchor.dtype]} *const out = {out};"
+        after = self.loop.text() if self.loop else []
+        return [*self._workspace(), declare, *self._blocks(self.call.block, [*self.call.body, *after])]
+
+    @staticmethod
+    def _blocks(block: int, body: list[str]) -> list[str]:
+        head = f"for (idx b0 = begin; b0 < end; b0 += {block}) {{"
+        return [head, f"const idx b1 = idx_min(b0 + {block}, end);", *body, "}"]
+
+
+CHUNK_ITEMS = 1 << 30  # a loop without a kernel needs no blocks: all of a thread's items at once
+
+
+def _comment(text: str) -> str:
+    return text.replace("*/", "* /")
+
+
+def exported(plan: Plan) -> Mapping[str, str]:
+    """The symbol of each entry point."""
+    return {name: f"pock_{name}" for name in plan.entries}

@@ -1,0 +1,15 @@
+"""What a back end makes of a plan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pockengine.runtime.program import Executable
+
+
+@dataclass(frozen=True)
+class Code:
+    """`start(threads)` gives something to run; `source` and `library` are what a .pock file keeps."""
+
+    start: Callable[[int], Executable]
+    source: str = ""
+    library: bytes = b""

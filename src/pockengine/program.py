@@ -1,0 +1,139 @@
+"""Puts a plan and its native code together into a program that a session can run and a file can keep."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+
+from pockengine.autodiff.objective import CrossEntropy, Loss
+from pockengine.backends.code import Code
+from pockengine.ir.graph import Graph, Leaf, Param, State
+from pockengine.ir.op import Array, Value
+from pockengine.ir.schedule import Schedule, storage
+from pockengine.ir.types import TensorType
+from pockengine.plan.planner import Plan
+from pockengine.runtime import program as runtime
+from pockengine.scheme import Channels, UpdateScheme
+from pockengine.target import Target
+
+Layouts = dict[str, tuple[int, ...]]
+
+
+class Compiled(Protocol):
+    """What make_program needs to know of the job."""
+
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def loss(self) -> Loss: ...
+    @property
+    def scheme(self) -> UpdateScheme: ...
+    @property
+    def selection(self) -> Mapping[str, Channels | None]: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def target(self) -> Target: ...
+    @property
+    def accumulate(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class CompiledProgram(runtime.Program):
+    """A program with all that was known when it was made: its plan, its source, its scheme."""
+
+    plan: Plan = field(kw_only=True)
+    code: Code = field(kw_only=True)
+    scheme: UpdateScheme = field(kw_only=True)
+    target: Target = field(kw_only=True)
+
+
+def make_program(plan: Plan, code: Code, layouts: Layouts, job: Compiled) -> CompiledProgram:
+    """The program of a plan. Weights are copied: later changes of the source model do not reach it."""
+    data = _data(plan)
+    leaves = _leaves(plan, layouts, job)
+    sources = job.graph.leaves(Param) | job.graph.leaves(State)
+    folded = tuple(name for name in sources if name not in leaves and _is_public(name))
+
+    def fill(name: str, out: Array) -> None:
+        out[...] = data[name]
+
+    def original(name: str) -> Array:
+        return job.graph.data[name].copy()
+
+    return CompiledProgram(
+        _signature(plan, leaves, job),
+        code.start,
+        fill,
+        original,
+        folded,
+        plan=plan,
+        code=code,
+        scheme=job.scheme,
+        target=job.target,
+    )
+
+
+def _data(plan: Plan) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    for entry in plan.entries.values():
+        graph = entry.schedule.graph
+        found |= {name: graph.data[name] for name in graph.leaves() if name in graph.data}
+    return found
+
+
+def _leaves(plan: Plan, layouts: Layouts, job: Compiled) -> dict[str, runtime.Leaf]:
+    types: dict[str, TensorType] = {}
+    for entry in plan.entries.values():
+        types |= {name: v.type for name, v in entry.schedule.graph.leaves().items()}
+    source = job.graph.leaves(Param) | job.graph.leaves(State)
+    found = {}
+    for name, slot in plan.persistent.items():
+        channels = job.selection.get(name)
+        found[name] = runtime.Leaf(
+            name,
+            types[name].dtype,
+            types[name].shape,
+            slot.offset,
+            slot.kind,
+            layouts.get(name),
+            (channels.axis, tuple(channels.indices)) if channels else None,
+            name in source and _is_public(name),
+        )
+    return found
+
+
+def _is_public(name: str) -> bool:
+    return name != "rng"
+
+
+def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> runtime.Signature:
+    loss = job.loss
+    entries = {n: _entry(plan, n, e.schedule) for n, e in plan.entries.items()}
+    classes = ignored = None
+    if isinstance(loss, CrossEntropy):
+        logits = loss.prediction(job.graph)
+        classes, ignored = logits.shape[loss.axis], loss.ignore_index
+    return runtime.Signature(
+        entries,
+        leaves,
+        plan.arena_bytes,
+        job.batch,
+        job.target.threads,
+        job.accumulate,
+        classes,
+        ignored,
+        scheme=job.scheme.to_json(),
+    )
+
+
+def _entry(plan: Plan, name: str, schedule: Schedule) -> runtime.Entry:
+    graph = schedule.graph
+
+    def tensor(label: str, value: Value) -> runtime.Tensor:
+        return runtime.Tensor(label, value.dtype, value.shape, plan.offset(name, value))
+
+    inputs = tuple(tensor(v.op.name, v) for v in graph.inputs if isinstance(v.op, Leaf))
+    return runtime.Entry(inputs, tuple(tensor(n, v) for n, v in graph.outputs.items()))

@@ -1,0 +1,137 @@
+"""What a program is to the one who runs it: signatures, the places of its tensors, and its code.
+
+Everything here is known at compile time and is what the manifest of a `.pock` file says.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from pockengine.errors import InputError
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+    "i32": np.dtype(np.int32),
+    "i64": np.dtype(np.int64),
+    "u8": np.dtype(np.uint8),
+    "bool": np.dtype(np.bool_),
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named place in the arena."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+
+    def view(self, arena: Array) -> Array:
+        """The tensor in an arena of bytes; writing to it writes to the arena."""
+        raw = arena[self.offset : self.offset + self.nbytes]
+        return raw.view(DTYPES[self.dtype]).reshape(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Leaf(Tensor):
+    """A tensor that lives as long as the program: "frozen", "trained" or "state".
+
+    `perm` is the permutation from the source's layout to the stored one. `channels` is what is trained
+    of it, (axis in the source's layout, indices), or None for all. `public` says that the source model
+    knows it by this name.
+    """
+
+    kind: str
+    perm: Shape | None = None
+    channels: tuple[int, Shape] | None = None
+    public: bool = True
+
+    def stored(self, source: Array) -> Array:
+        """An array of the source's layout as the program stores it."""
+        return source.transpose(self.perm) if self.perm else source
+
+    def restored(self, stored: Array) -> Array:
+        """A copy of a stored array in the source's layout."""
+        back = stored.transpose(np.argsort(self.perm)) if self.perm else stored
+        return np.array(back, order="C")
+
+    @property
+    def source_shape(self) -> Shape:
+        """The shape in the source's layout."""
+        return tuple(self.shape[i] for i in np.argsort(self.perm)) if self.perm else self.shape
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry point: what it is given and what it gives, and the symbol of its native code."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """All that a caller must know of a program. Sizes in bytes."""
+
+    entries: Mapping[str, Entry]
+    leaves: Mapping[str, Leaf]
+    arena_bytes: int
+    batch: int
+    threads: int
+    accumulate: int = 1
+    classes: int | None = None  # labels must lie in 0..classes - 1
+    ignore_index: int | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)  # second name of a tied tensor -> first
+    memory: Mapping[str, int] = field(default_factory=dict)  # bytes by category
+    scheme: str = ""  # JSON
+
+
+class Executable(Protocol):
+    """Code that runs entry points on an arena."""
+
+    def run(self, entry: str, arena: Array) -> int:
+        """Runs one entry point; 0, or the code of what was refused (see STATUS in session.py)."""
+
+    def close(self) -> None:
+        """Stops its threads."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled training program, ready for `Session(program)`.
+
+    `fill(name, out)` writes the first content of a leaf; `original(name)` gives a tensor of the source
+    model that the program itself does not hold (one folded into others).
+    """
+
+    signature: Signature
+    start: Callable[[int], Executable]
+    fill: Callable[[str, Array], None]
+    original: Callable[[str], Array]
+    originals: tuple[str, ...] = ()
+
+    @property
+    def peak_bytes(self) -> int:
+        """Planned peak: what the program takes, all in one arena."""
+        return self.signature.arena_bytes
+
+    def entry(self, name: str) -> Entry:
+        """An entry point. Raises InputError for one that the program does not have."""
+        if name not in self.signature.entries:
+            have = ", ".join(self.signature.entries)
+            raise InputError(f"the program has no entry point {name!r}; it has {have}")
+        return self.signature.entries[name]
