@@ -112,9 +112,9 @@ def leaf_name(leaf: Value) -> str:
     return leaf.op.name
 
 
-def check_budget(plan: Plan, budget: int) -> Plan:
+def check_budget(plan: Plan, budget: int | None) -> Plan:
     """Returns `plan`, or raises MemoryBudgetError when it takes more than `budget` bytes."""
-    if plan.arena_bytes > budget:
+    if budget is not None and plan.arena_bytes > budget:
         raise MemoryBudgetError(
             f"the program takes {plan.arena_bytes:,} bytes, {plan.arena_bytes - budget:,} more "
             f"than the memory budget of {budget:,}; the least that would do for this model, batch "
