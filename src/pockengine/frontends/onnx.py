@@ -1,16 +1,16 @@
 """The ONNX front end: a model file -> a Graph.
 
     graph = import_onnx("model.onnx")                           # opset 13 to current
-    graph = import_onnx("bert.onnx", dims={"sequence": 128})    # sizes of free dimensions but the batch
+    graph = import_onnx("bert.onnx", dims={"sequence": 128})    # sizes of other free dimensions
     check_onnx("model.onnx")                                    # all that is unsupported, at once
 
-Each node is translated by the function of its operator (`TRANSLATIONS`). A node whose inputs are all known
-numbers is evaluated on the spot, by the reference of the very operators that it translates to; so shape
-computations vanish. Floating-point initializers become Params under their own names, the statistics of
-batch norms States, all other numbers Consts.
+Each node is translated by the function of its operator (`TRANSLATIONS`). A node whose inputs are
+all known numbers is evaluated on the spot, by the reference of the operators that it translates to;
+so shape computations vanish. Floating-point initializers become Params under their own names, the
+statistics of batch norms States, all other numbers Consts.
 
-The first dimension of the inputs, when the file leaves it free, becomes the batch. When the file fixes it,
-the import tries whether the model works for any batch all the same; if not, the batch stays as it is.
+The first dimension of the inputs, when the file leaves it free, becomes the batch. When the file
+fixes it, the import tries whether the model works for any batch all the same; if not, it stays.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,8 +76,8 @@ _BROKEN = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, Attribu
 def import_onnx(source: ModelSource, dims: Mapping[str, int] | None = None) -> Graph:
     """The graph of an ONNX model given as a path, as bytes, or as a ModelProto.
 
-    `dims` gives the sizes of free dimensions by name; the first dimension of an input needs none, it is
-    the batch. Raises ImportModelError for a file that cannot be read or is inconsistent, and
+    `dims` gives the sizes of free dimensions by name; the first dimension of an input needs none,
+    it is the batch. Raises ImportModelError for a file that cannot be read or is inconsistent, and
     UnsupportedError with all operators that pockengine does not have.
     """
     model, folder = _prepared(source)
@@ -126,7 +126,7 @@ def _unknown(nodes: Iterable[onnx.NodeProto]) -> list[Unsupported]:
 
 
 def _input_types(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, TensorType]:
-    """The type of each input. Raises ImportModelError listing the free dimensions without a size."""
+    """The type of each input. Raises ImportModelError listing free dimensions without a size."""
     given = {tensor.name for tensor in model.graph.initializer}
     inputs = [v for v in model.graph.input if v.name not in given]
     batch = {_symbol(v, 0) for v in inputs if _dims(v)} - set(dims) - {""}
@@ -156,7 +156,9 @@ def _require_sizes(missing: Sequence[str]) -> None:
 
 
 def _dims(info: onnx.ValueInfoProto) -> Sequence[Any]:
-    if info.type.WhichOneof("value") != "tensor_type" or not info.type.tensor_type.HasField("shape"):
+    if info.type.WhichOneof("value") != "tensor_type" or not info.type.tensor_type.HasField(
+        "shape"
+    ):
         raise ImportModelError(f"input {info.name!r} is no tensor of known rank")
     return info.type.tensor_type.shape.dim  # type: ignore[no-any-return]
 
@@ -178,7 +180,7 @@ def _with_free_batch(types: Mapping[str, TensorType]) -> dict[str, TensorType] |
 
 
 def _keeps_samples_apart(graph: Graph) -> bool:
-    """Whether the batch is the first axis of all that depends on it, and nothing reduces over it."""
+    """Whether the batch is the first axis of all that depends on it and nothing reduces over it."""
     for value in graph.values():
         follows = [v for v in value.inputs if depends_on_batch(v.shape)]
         if depends_on_batch(value.shape[1:]) or (follows and not depends_on_batch(value.shape)):
@@ -333,10 +335,10 @@ class _Walk:
             _attributes(proto, self.folder),
         )
         translate = TRANSLATIONS[_key(proto)]
-        if all(isinstance(i, Known | None) and not (i and i.weight) for i in node.inputs):
-            folded = _folded(node, translate)
-            if folded is not None:
-                return folded
+        known = _all_known(node.inputs)
+        folded = None if known is None else _folded(node, known, translate)
+        if folded is not None:
+            return folded
         return with_source(_results(translate(node)), _name(proto))
 
     def _item(self, name: str) -> Item:
@@ -376,15 +378,22 @@ def _weight_names(nodes: Iterable[onnx.NodeProto]) -> set[str]:
 # ---- evaluation at import ------------------------------------------------------------------------
 
 
-def _folded(node: Node, translate: Translation) -> list[Item] | None:
+def _all_known(items: Sequence[Item]) -> list[Known] | None:
+    """The items when all are numbers that never change; inputs that are not given are kept out."""
+    given = [i for i in items if i is not None]
+    known = [i for i in given if isinstance(i, Known) and not i.weight]
+    return known if len(known) == len(given) else None
+
+
+def _folded(node: Node, known: Sequence[Known], translate: Translation) -> list[Item] | None:
     """The node's results as known numbers; None when they have the batch as a dimension."""
-    here = _evaluated(node, translate, [i and i.array for i in node.inputs])
+    here = _evaluated(node, translate, [k.array for k in known])
     if here is None:
         return None
     names = node.proto.output
-    if all(i is None or i.probe is None for i in node.inputs):  # type: ignore[union-attr]
+    if all(k.probe is None for k in known):
         return [Known(array, name) for array, name in zip(here, names, strict=False)]
-    probes = [i and (i.array if i.probe is None else i.probe) for i in node.inputs]  # type: ignore[union-attr]
+    probes = [k.array if k.probe is None else k.probe for k in known]
     there = _evaluated(node, translate, probes) or []
     if [a.shape for a in here] != [b.shape for b in there]:
         raise UnsupportedError(
@@ -395,13 +404,11 @@ def _folded(node: Node, translate: Translation) -> list[Item] | None:
     return [Known(a, name, None if np.array_equal(a, b) else b) for a, b, name in triples]
 
 
-def _evaluated(
-    node: Node, translate: Translation, arrays: Sequence[Array | None]
-) -> list[Array] | None:
-    leaves = Leaves()
-    inputs = tuple(
-        None if array is None else Known(array, f"{i}") for i, array in enumerate(arrays)
-    )
+def _evaluated(node: Node, translate: Translation, arrays: Sequence[Array]) -> list[Array] | None:
+    """The node's results when its inputs, those that are given, are `arrays`."""
+    leaves, given = Leaves(), iter(arrays)
+    names = (str(i) for i in range(len(arrays)))
+    inputs = tuple(i and Known(next(given), next(names)) for i in node.inputs)
     results = _results(translate(replace(node, inputs=inputs, leaves=leaves)))
     numbers: list[Array] = []
     for item in results:
@@ -416,4 +423,6 @@ def _evaluated(
 
 
 def _is_random(value: Value) -> bool:
-    return not isinstance(value.op, Leaf) and any(isinstance(v.op, Leaf) and v.op.name == "rng" for v in value.inputs)
+    return not isinstance(value.op, Leaf) and any(
+        isinstance(v.op, Leaf) and v.op.name == "rng" for v in value.inputs
+    )

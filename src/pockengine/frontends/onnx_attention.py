@@ -1,6 +1,9 @@
-"""Attention as one ONNX operator (opset 23), and the common operators of ONNX Runtime's own domain."""
+"""Attention as one ONNX operator (opset 23), and the common ones of ONNX Runtime's own domain."""
 
 import math
+
+from pockengine.ops.matmul import MatMul
+from pockengine.ops.softmax import Softmax
 
 from pockengine.errors import ImportModelError, UnsupportedError
 from pockengine.frontends.onnx_math import scale
@@ -9,13 +12,11 @@ from pockengine.frontends.onnx_shape import broadcast, reshaped, transposed
 from pockengine.ir.op import Value
 from pockengine.ops import elementwise as e
 from pockengine.ops import norm
-from pockengine.ops.matmul import MatMul
 from pockengine.ops.shape import Full, Iota
-from pockengine.ops.softmax import Softmax
 
 
 def attention(node: Node) -> Item:
-    """softmax(scale * q kT + mask) v over [N, heads, L, D], or [N, L, heads * D] split into heads."""
+    """softmax(scale * q kT + mask) v; q, k, v are [N, heads, L, D], or [N, L, heads * D]."""
     if any(node.has(i) for i in (4, 5, 6)) or node.attr("qk_matmul_output_mode", 0):
         raise UnsupportedError("Attention with a key-value cache or with its scores as an output")
     packed = node.value(0).type.rank == 3

@@ -1,4 +1,4 @@
-"""The way back to ONNX: the file that a model came from, with its tuned weights under the same names."""
+"""The way back to ONNX: the file that a model came from, with its tuned weights in place."""
 
 import os
 import tempfile
@@ -24,8 +24,8 @@ def write_back(source: ModelSource, state_dict: Mapping[str, Array], path: str |
     """Writes `source` to `path` with the tensors that `state_dict` names replaced; all else stays.
 
     Every name must be an initializer (or a Constant's output) of the model, with the same shape and
-    element type; f32 is rounded where the model keeps half precision. Data kept outside the source file
-    is taken into the new one. The file appears whole or not at all.
+    element type; f32 is rounded where the model keeps half precision. Data kept outside the source
+    file is taken into the new one. The file appears whole or not at all.
     Raises InputError for a name, shape or element type that does not fit.
     """
     original, folder = read_model(source)

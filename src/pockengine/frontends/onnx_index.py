@@ -1,21 +1,20 @@
-"""ONNX operators that reduce, select by index, or contract: reductions, gathers, matrix products."""
+"""ONNX operators that reduce, select by index, or contract."""
 
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
+from pockengine.ops.matmul import MatMul
+from pockengine.ops.softmax import LogSoftmax, Softmax
 
 from pockengine.errors import ImportModelError, UnsupportedError
 from pockengine.frontends.onnx_math import scale
 from pockengine.frontends.onnx_node import Item, Node, Translation, axes_of, axis_of, full_like
-from pockengine.frontends.onnx_shape import broadcast, padded, reshaped, sliced, transposed
+from pockengine.frontends.onnx_shape import padded, reshaped, sliced, transposed
 from pockengine.ir.op import Value
 from pockengine.ir.types import Shape
 from pockengine.ops import elementwise as e
 from pockengine.ops import reduce as r
 from pockengine.ops import shape as s
-from pockengine.ops.matmul import MatMul
-from pockengine.ops.softmax import LogSoftmax, Softmax
 
 Reduce = Callable[[Value, Shape, bool], Value]
 
@@ -224,7 +223,7 @@ def _reordered(x: Value, letters: str, wanted: str) -> Value:
 
 
 def _einsum_pair(a: Value, b: Value, of_a: str, of_b: str, wanted: str) -> Value:
-    """A batched matrix product: letters in both and the result are the batch, the rest M, K and N."""
+    """A batched matrix product: letters in all three are the batch, the rest M, K and N."""
     size = {**dict(zip(of_a, a.shape, strict=True)), **dict(zip(of_b, b.shape, strict=True))}
     batch = [c for c in of_a if c in of_b and c in wanted]
     inner = [c for c in of_a if c in of_b and c not in wanted]

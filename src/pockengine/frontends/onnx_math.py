@@ -174,9 +174,7 @@ def tan(node: Node) -> Item:
 
 def hyperbolic(join: Op) -> Translation:
     """sinh and cosh: (exp(x) -+ exp(-x)) / 2."""
-    return lambda node: scale(
-        join(e.Exp()(node.value(0)), e.Exp()(e.Neg()(node.value(0)))), 0.5
-    )
+    return lambda node: scale(join(e.Exp()(node.value(0)), e.Exp()(e.Neg()(node.value(0)))), 0.5)
 
 
 def is_inf(node: Node) -> Item:
@@ -197,7 +195,7 @@ def where(node: Node) -> Item:
 
 
 def dequantize(node: Node) -> Item:
-    """A weight stored as integers becomes frozen floats; quantised activations are not supported."""
+    """A weight stored as integers becomes frozen floats; activations must not be quantised."""
     if not isinstance(node.item(0), Known):
         raise UnsupportedError("activations are quantised; export the model in float32")
     stored = node.array(0, "a quantised weight")

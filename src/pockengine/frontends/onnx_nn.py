@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+from pockengine.ops.random import Dropout
+from pockengine.ops.reduce import Max, Mean, Sum
 
 from pockengine.errors import ImportModelError, UnsupportedError
 from pockengine.frontends.onnx_math import scale, shift
@@ -14,8 +16,6 @@ from pockengine.ops import elementwise as e
 from pockengine.ops import norm
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.pool import AvgPool, MaxPool
-from pockengine.ops.random import Dropout
-from pockengine.ops.reduce import Max, Mean, Sum
 from pockengine.ops.resize import Resize, coordinates
 from pockengine.ops.shape import Take
 
@@ -36,7 +36,9 @@ def _ints(node: Node, name: str, rank: int, default: int = 1) -> tuple[int, ...]
     return numbers
 
 
-def _padding(node: Node, size: Sequence[int], extent: Sequence[int], stride: Sequence[int]) -> Padding:
+def _padding(
+    node: Node, size: Sequence[int], extent: Sequence[int], stride: Sequence[int]
+) -> Padding:
     """(before, after) along each spatial axis; `extent` is the dilated size of the window."""
     auto = node.attr("auto_pad", "NOTSET")
     rank = len(size)
@@ -86,7 +88,11 @@ def conv_transpose(node: Node) -> Item:
 
 
 def _transposed_padding(
-    node: Node, given: Sequence[int], full: Sequence[int], extent: Sequence[int], stride: Sequence[int]
+    node: Node,
+    given: Sequence[int],
+    full: Sequence[int],
+    extent: Sequence[int],
+    stride: Sequence[int],
 ) -> tuple[Padding, tuple[int, ...]]:
     """The padding and the result's size; `full` is that size without padding."""
     auto = node.attr("auto_pad", "NOTSET")
@@ -99,7 +105,9 @@ def _transposed_padding(
     return tuple(_halves(t, auto != "SAME_UPPER") for t in totals), size[-len(full) :]
 
 
-def _window(node: Node, x: Value) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Padding]:
+def _window(
+    node: Node, x: Value
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Padding]:
     """(window, stride, dilation, padding); ceil_mode is not applied yet."""
     rank = x.type.rank - 2
     window = _ints(node, "kernel_shape", rank, 0)
@@ -174,7 +182,8 @@ def rms_normalization(node: Node) -> Item:
 
 
 def instance_normalization(node: Node) -> Item:
-    return norm.instance_norm(*node.values(), eps=node.attr("epsilon", 1e-5))
+    x, gamma, beta = node.values()
+    return norm.instance_norm(x, gamma, beta, node.attr("epsilon", 1e-5))
 
 
 def group_normalization(node: Node) -> Item:
@@ -238,7 +247,9 @@ def resize(node: Node) -> Item:
     if mode == "nearest":
         return _resize_nearest(node, x, sizes, scales, changed)
     if mode != "linear" or node.attr("antialias", 0):
-        raise UnsupportedError(f"Resize with mode {mode!r}{', antialias' * node.attr('antialias', 0)}")
+        raise UnsupportedError(
+            f"Resize with mode {mode!r}{', antialias' * node.attr('antialias', 0)}"
+        )
     kind = node.attr("coordinate_transformation_mode", "half_pixel")
     kind = "half_pixel" if kind == "pytorch_half_pixel" and 1 not in sizes[2:] else kind
     if kind not in ("half_pixel", "align_corners", "asymmetric") or not {0, 1}.isdisjoint(changed):
@@ -299,13 +310,14 @@ def _nearest(kind: str, rounding: str, size: int, count: int, factor: float) -> 
         at = i / factor
     else:
         raise UnsupportedError(f"nearest Resize with coordinates {kind!r}")
-    round_by = {
-        "round_prefer_floor": lambda a: np.ceil(a - 0.5),
-        "round_prefer_ceil": lambda a: np.floor(a + 0.5),
-        "floor": np.floor,
-        "ceil": np.ceil,
+    rounded = {
+        "round_prefer_floor": np.ceil(at - 0.5),
+        "round_prefer_ceil": np.floor(at + 0.5),
+        "floor": np.floor(at),
+        "ceil": np.ceil(at),
     }
-    return round_by[rounding](at).astype(np.int64).clip(0, size - 1)
+    indices: Array = rounded[rounding].astype(np.int64).clip(0, size - 1)
+    return indices
 
 
 TRANSLATIONS: dict[str, Translation] = {

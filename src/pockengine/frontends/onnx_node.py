@@ -1,11 +1,11 @@
 """What a translation sees of one ONNX node: its inputs, its attributes, and the graph's leaves.
 
-An input is a `Value` of the graph, or `Known`: numbers that the import itself knows. Shape computations
-stay known from end to end and so vanish from the graph.
+An input is a `Value` of the graph, or `Known`: numbers that the import itself knows. Computations
+on shapes stay known from end to end and so vanish from the graph.
 
-The batch is `BATCH` in every shape, so numbers computed from shapes may depend on it. `Known.probe` holds
-the same numbers computed for another batch size; where the two differ, the number depends on the batch,
-and it may only be used as a dimension that is a multiple of it.
+The batch is `BATCH` in every shape, so numbers computed from shapes may depend on it. `Known.probe`
+holds the same numbers computed for another batch size; where the two differ, the number depends on
+the batch, and it may only be used as a dimension that is a multiple of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ PROBE_BATCH = 1013
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """Numbers known at import. `weight`: an initializer that becomes a Param where it is computed with."""
+    """Numbers known at import. With `weight` they become a Param where they are computed with."""
 
     array: Array
     name: str = ""
@@ -83,7 +83,7 @@ class Node:
 
     @property
     def op(self) -> str:
-        return self.proto.op_type
+        return str(self.proto.op_type)
 
     def has(self, index: int) -> bool:
         """Whether the optional input `index` is given."""
@@ -133,7 +133,7 @@ class Node:
         return tuple(_dimension(int(a), int(b)) for a, b in pairs)
 
     def is_known(self, index: int) -> bool:
-        """Whether input `index` is numbers known at import (weights are not: they will be trained)."""
+        """Whether input `index` is numbers that never change; weights do."""
         item = self.item(index)
         return isinstance(item, Known) and not item.weight
 
@@ -194,7 +194,7 @@ def axes_of(axes: Sequence[int], rank: int) -> tuple[int, ...]:
 
 
 def with_source(values: Sequence[Item], source: str) -> list[Item]:
-    """`values` with `source` noted on every operator that this node brought (they have none yet)."""
+    """`values` with `source` noted on every operator that this node brought: those without one."""
     done: dict[Value, Value] = {}
 
     def stamp(v: Value) -> Value:

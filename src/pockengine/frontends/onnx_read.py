@@ -1,7 +1,7 @@
 """Reads ONNX files: bytes -> a checked ModelProto, and its tensors as NumPy arrays.
 
-Nothing in a file is trusted: a tensor kept outside the file must lie in the model's own directory and
-hold exactly the bytes that its shape says.
+Nothing in a file is trusted: a tensor kept outside the file must lie in the model's own directory
+and hold exactly the bytes that its shape says.
 """
 
 from pathlib import Path

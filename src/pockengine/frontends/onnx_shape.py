@@ -296,7 +296,8 @@ def trilu(node: Node) -> Item:
 def eye_like(node: Node) -> Item:
     x = node.value(0)
     dtype = element_dtype(node.attr("dtype", 0), "EyeLike") if node.attr("dtype", 0) else x.dtype
-    eye = np.eye(*x.shape, k=node.attr("k", 0), dtype=NUMPY[dtype])
+    rows, columns = x.shape
+    eye = np.eye(rows, columns, k=node.attr("k", 0), dtype=NUMPY[dtype])
     return Known(eye, node.proto.output[0])
 
 
