@@ -25,9 +25,33 @@ KERNELS: dict[str, tuple[str, type | None]] = {
     "pk_depthwise_lines": ("ppppii", None),
     "pk_depthwise_dx_lines": ("ppppii", None),
     "pk_depthwise_dw": ("ppppii", None),
+    **{f"pk_reduce_{name}": ("piipiiii", None) for name in ("sum", "mean", "max", "min")},
+    "pk_argmax": ("piipiiii", None),
+    "pk_softmax": ("pipii", None),
+    "pk_softmax_grad": ("ppipii", None),
+    "pk_log_softmax": ("pipii", None),
+    "pk_log_softmax_grad": ("ppipii", None),
+    "pk_cross_entropy": ("pppfLipii", None),
+    "pk_cross_entropy_grad": ("ppppfLipii", None),
+    "pk_normalize_rows": ("pifpii", None),
+    "pk_normalize_rows_grad": ("ppifpii", None),
+    "pk_rms_normalize_rows": ("pifpii", None),
+    "pk_rms_normalize_rows_grad": ("ppifpii", None),
+    "pk_normalize_columns": ("ppiiifpii", None),
+    "pk_normalize_columns_grad": ("pppiiifpii", None),
+    "pk_column_mean": ("ppiiipii", None),
+    "pk_column_variance": ("ppiiipii", None),
+    "pk_max_pool_lines": ("pppii", None),
+    "pk_max_pool_grad": ("pppppiiii", None),
+    "pk_avg_pool_lines": ("pbppii", None),
+    "pk_avg_pool_grad_lines": ("pbppii", None),
+    "pk_gather_rows": ("piippii", None),
+    "pk_scatter_add_rows": ("ppiiipii", None),
+    "pk_copy_line_count": ("p", ctypes.c_ssize_t),
+    "pk_copy_lines": ("pppii", None),
 }
 
-_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_ssize_t, "b": ctypes.c_int, "f": ctypes.c_float}
+_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_ssize_t, "b": ctypes.c_int, "f": ctypes.c_float, "L": ctypes.c_int64}
 
 
 class Conv(ctypes.Structure):
@@ -37,6 +61,12 @@ class Conv(ctypes.Structure):
         (name, ctypes.c_ssize_t)
         for name in "n h w c oh ow o kh kw sh sw ph pw dh dw groups".split()
     ]
+
+
+class Copy(ctypes.Structure):
+    """pk_copy"""
+
+    _fields_ = [("rank", ctypes.c_ssize_t), ("size", ctypes.c_ssize_t * 8), ("stride", ctypes.c_ssize_t * 8)]
 
 
 def runnable_targets() -> list[Target]:

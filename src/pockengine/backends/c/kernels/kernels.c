@@ -3,3 +3,8 @@
 #include "gemm.c"
 #include "conv.c"
 #include "depthwise.c"
+#include "reduce.c"
+#include "softmax.c"
+#include "norm.c"
+#include "pool.c"
+#include "move.c"

@@ -61,6 +61,97 @@ void pk_depthwise_dx_lines(const pk_conv *g, const float *dy, const float *w, fl
 void pk_depthwise_dw(const pk_conv *g, const float *x, const float *dy, float *dw, idx c0, idx c1);
 
 
+/* ----------------------------------------------------------------- reductions (reduce.c) */
+
+/* x[outer][reduce][inner] -> out[outer][inner], for outer0..outer1 and inner0..inner1: inner = 1
+ * reduces rows, outer = 1 columns. NaN wins over every other maximum or minimum. */
+void pk_reduce_sum(const float *x, idx reduce, idx inner, float *out, idx outer0, idx outer1,
+                   idx inner0, idx inner1);
+void pk_reduce_mean(const float *x, idx reduce, idx inner, float *out, idx outer0, idx outer1,
+                    idx inner0, idx inner1);
+void pk_reduce_max(const float *x, idx reduce, idx inner, float *out, idx outer0, idx outer1,
+                   idx inner0, idx inner1);
+void pk_reduce_min(const float *x, idx reduce, idx inner, float *out, idx outer0, idx outer1,
+                   idx inner0, idx inner1);
+/* The position of the first maximum. */
+void pk_argmax(const float *x, idx reduce, idx inner, int64_t *out, idx outer0, idx outer1,
+               idx inner0, idx inner1);
+
+/* ------------------------------------------------------- softmax and its loss (softmax.c) */
+
+/* All are [rows][cols], for rows row0..row1; gradients take dy first. y may be x, dx may be dy. */
+void pk_softmax(const float *x, idx cols, float *y, idx row0, idx row1);
+void pk_softmax_grad(const float *dy, const float *y, idx cols, float *dx, idx row0, idx row1);
+void pk_log_softmax(const float *x, idx cols, float *y, idx row0, idx row1);
+void pk_log_softmax_grad(const float *dy, const float *y, idx cols, float *dx, idx row0, idx row1);
+
+/* loss[row] = -sum of t[c] * w[c] * log softmax(x[row])[c], t = (1 - smoothing) * onehot(label) +
+ * smoothing / classes; 0 where the label is ignore_index; NaN where it is no class. `weight` may be
+ * NULL; without an ignored label pass INT64_MIN. */
+void pk_cross_entropy(const float *x, const int64_t *labels, const float *weight, float smoothing,
+                      int64_t ignore_index, idx classes, float *loss, idx row0, idx row1);
+/* dx[row][classes] = g[row] * dloss[row]/dx. dx may be x. */
+void pk_cross_entropy_grad(const float *g, const float *x, const int64_t *labels,
+                           const float *weight, float smoothing, int64_t ignore_index, idx classes,
+                           float *dx, idx row0, idx row1);
+
+/* ----------------------------------------------------------------- normalisation (norm.c) */
+
+/* Over the last axis: y = (x - mean) / sqrt(var + eps), or x / sqrt(mean(x^2) + eps). y may be x, dx
+ * may be dy or x. */
+void pk_normalize_rows(const float *x, idx cols, float eps, float *y, idx row0, idx row1);
+void pk_normalize_rows_grad(const float *dy, const float *x, idx cols, float eps, float *dx,
+                            idx row0, idx row1);
+void pk_rms_normalize_rows(const float *x, idx cols, float eps, float *y, idx row0, idx row1);
+void pk_rms_normalize_rows_grad(const float *dy, const float *x, idx cols, float eps, float *dx,
+                                idx row0, idx row1);
+
+/* Over the rows of x[rows][cols], for columns c0..c1. `weight` weighs samples of `per_sample` rows
+ * each in the statistics; NULL weighs all alike. */
+void pk_normalize_columns(const float *x, const float *weight, idx per_sample, idx rows, idx cols,
+                          float eps, float *y, idx c0, idx c1);
+void pk_normalize_columns_grad(const float *dy, const float *x, const float *weight,
+                               idx per_sample, idx rows, idx cols, float eps, float *dx, idx c0,
+                               idx c1);
+void pk_column_mean(const float *x, const float *weight, idx per_sample, idx rows, idx cols,
+                    float *mean, idx c0, idx c1);
+/* Unbiased: the sum of squares over max(total weight - 1, 1). */
+void pk_column_variance(const float *x, const float *weight, idx per_sample, idx rows, idx cols,
+                        float *variance, idx c0, idx c1);
+
+/* ----------------------------------------------------------------------- pooling (pool.c) */
+
+/* The geometry is that of a convolution with o = c; groups is not read. kh = 0 pools adaptively:
+ * output i covers inputs floor(i * h / oh) .. ceil((i + 1) * h / oh). Lines are output lines
+ * (n * oh), for the gradient of the average input lines (n * h). */
+void pk_max_pool_lines(const pk_conv *g, const float *x, float *y, idx line0, idx line1);
+/* To the first maximum of each window; for images n0..n1 and channels c0..c1. */
+void pk_max_pool_grad(const pk_conv *g, const float *dy, const float *x, const float *y, float *dx,
+                      idx n0, idx n1, idx c0, idx c1);
+/* count_padding: divide by the whole window, not by what lies inside. */
+void pk_avg_pool_lines(const pk_conv *g, int count_padding, const float *x, float *y, idx line0,
+                       idx line1);
+void pk_avg_pool_grad_lines(const pk_conv *g, int count_padding, const float *dy, float *dx,
+                            idx line0, idx line1);
+
+/* -------------------------------------------------------------------- moving data (move.c) */
+
+/* out[i] = table[index[i]], rows of cols floats; NaN where there is no such row. */
+void pk_gather_rows(const float *table, idx rows, idx cols, const int64_t *index, float *out,
+                    idx i0, idx i1);
+/* out[rows][c0:c1] = 0, then out[index[i]] += x[i] in order. Indices beyond the table are skipped. */
+void pk_scatter_add_rows(const float *x, const int64_t *index, idx count, idx rows, idx cols,
+                         float *out, idx c0, idx c1);
+
+#define PK_COPY_RANK 8
+/* out[size...] contiguous = x read with these strides, in floats (0 broadcasts). */
+typedef struct {
+  idx rank, size[PK_COPY_RANK], stride[PK_COPY_RANK];
+} pk_copy;
+/* The number of lines that a strided copy consists of, and the copy of lines line0..line1. */
+idx pk_copy_line_count(const pk_copy *shape);
+void pk_copy_lines(const pk_copy *shape, const float *x, float *out, idx line0, idx line1);
+
 /* Marks the entry points of a unit; everything else is hidden. */
 #define POCK_EXPORT __attribute__((visibility("default")))
 
