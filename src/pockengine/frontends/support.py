@@ -1,4 +1,4 @@
-"""What all front ends share: a model's unsupported operators are found in one walk and told together."""
+"""Shared by the front ends: all unsupported operators of a model are found, and told, at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """PyTorch models: exported once by torch.export, then walked node by node into a Graph.
 
-The model is exported at batch size `BATCH`, on fake tensors, so that every dimension which is a multiple of
-it is the batch; nothing is computed. Coarse operators (convolutions, norms, attention, losses) stay coarse.
-Running statistics and dropout follow `model.training`, as they do in PyTorch.
+The model is exported at batch size `BATCH`, on fake tensors, so that every dimension which is a
+multiple of it is the batch; nothing is computed. Coarse operators (convolutions, norms, attention,
+losses) stay coarse. Running statistics and dropout follow `model.training`, as they do in PyTorch.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from pockengine.errors import ImportModelError
 from pockengine.frontends.support import Unsupported, refuse
 from pockengine.frontends.torch_context import BatchFixed, is_batch
-from pockengine.frontends.torch_walk import Walk, array_of
+from pockengine.frontends.torch_walk import Walk, array_of, handler
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Array
 from pockengine.ir.types import BATCH
@@ -26,21 +26,6 @@ from pockengine.ir.verify import verify
 
 Model = torch.nn.Module | ExportedProgram
 Examples = torch.Tensor | tuple[Any, ...] | Mapping[str, Any]
-
-COARSE = """
-    linear matmul conv1d conv2d conv3d conv_transpose1d conv_transpose2d.input conv_transpose3d.input
-    layer_norm group_norm instance_norm rms_norm silu hardswish hardsigmoid relu6 leaky_relu elu softplus
-    mish hardtanh log_sigmoid glu softmax.int log_softmax.int adaptive_avg_pool1d adaptive_avg_pool2d
-    _adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d max_pool1d max_pool2d avg_pool1d avg_pool2d
-    scaled_dot_product_attention upsample_nearest1d.vec upsample_nearest2d.vec upsample_linear1d.vec
-    upsample_bilinear2d.vec upsample_bicubic2d.vec _upsample_nearest_exact1d.vec
-    _upsample_nearest_exact2d.vec pixel_shuffle pixel_unshuffle channel_shuffle im2col repeat_interleave.self_int
-    cross_entropy_loss nll_loss_nd mse_loss l1_loss huber_loss smooth_l1_loss binary_cross_entropy
-    binary_cross_entropy_with_logits kl_div feature_dropout reflection_pad1d reflection_pad2d
-    replication_pad1d replication_pad2d pad roll tril triu stack split.Tensor unbind.int addmm baddbmm
-    logsumexp linalg_vector_norm var.correction std.correction var_mean.correction _weight_norm_interface
-    addcmul addcdiv lerp.Scalar lerp.Tensor where.self masked_fill.Scalar masked_fill.Tensor one_hot
-""".split()
 
 
 @dataclass(frozen=True)
@@ -57,12 +42,13 @@ class _Source:
 def import_torch(model: Model, example_inputs: Examples) -> Graph:
     """The forward graph of a PyTorch model, for any batch size.
 
-    `example_inputs` are the model's positional arguments (a tuple, or one tensor) or its keyword arguments
-    (a dict); only their shapes and dtypes matter, and dimension 0 of each is the batch. A model whose
-    program holds for one batch size only is imported at the batch size of the examples, with a warning.
+    `example_inputs` are the model's positional arguments (a tuple, or one tensor) or its keyword
+    arguments (a dict); only their shapes and dtypes matter, and dimension 0 of each is the batch. A
+    model whose program holds for one batch size only is imported at that of the examples, with a
+    warning.
 
-    Raises UnsupportedError with a table of everything that cannot be imported, and ImportModelError when
-    torch.export cannot trace the model or a tensor is of a dtype that pockengine does not have.
+    Raises UnsupportedError with a table of everything that cannot be imported, and ImportModelError
+    when torch.export cannot trace the model, or a tensor is of a dtype that pockengine does not have.
     """
     graph, found = _imported(_source(model, example_inputs))
     refuse(found)
@@ -141,19 +127,17 @@ def _with_batch(x: Any, batch: int) -> Any:
 
 
 def _decompositions() -> Any:
-    """PyTorch's table to core ATen, less the operators that are one operator here too."""
+    """PyTorch's table to core ATen, less the operators that need no decomposing here."""
     table = torch.export.default_decompositions()
-    for name in COARSE:
-        packet, _, overload = name.partition(".")
-        op = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
-        if op is not None:
-            table.pop(op, None)
+    for op in list(table):
+        if handler(str(op)):
+            table.pop(op)
     return table
 
 
 @contextmanager
 def _without_cache(module: torch.nn.Module) -> Iterator[None]:
-    """A language model's cache of keys and values is of no use in training, and is no tensor output."""
+    """A language model's cache of keys and values is of no use in training, and no tensor."""
     config = getattr(module, "config", None)
     if not getattr(config, "use_cache", False):
         yield

@@ -1,8 +1,8 @@
 """What a PyTorch operator's handler may ask for, and the small values that handlers share.
 
-A handler is a function `(ctx, *args, **kwargs) -> Value or tuple of Values`, with ATen's own arguments;
-tensors arrive as Values, everything else as plain Python. It raises Refused, with the reason, for what
-it cannot express.
+A handler is a function `(ctx, *args, **kwargs) -> Value or tuple of Values`, with ATen's own
+arguments; tensors arrive as Values, everything else as plain Python. It raises Refused, with the
+reason, for what it cannot express.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class BatchFixed(Exception):
 
 @dataclass
 class Context:
-    """The walk as a handler sees it. `results` are the types that PyTorch gives the node's results."""
+    """The walk as a handler sees it. `results` are the types of the node's results in PyTorch."""
 
     results: tuple[TensorType | None, ...] = ()
     data: dict[str, Array] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Context:
         return leaf(Const, name, self.data[name])
 
     def constant(self, value: Scalar) -> Array | None:
-        """The array that `value` always is, or None when it depends on an input, weight or the batch."""
+        """The array that `value` always is; None when it depends on inputs, weights or the batch."""
         if not isinstance(value, Value):
             return np.asarray(value)
         for v in topological([value]):

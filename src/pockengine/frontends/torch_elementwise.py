@@ -2,6 +2,8 @@
 
 import math
 
+from pockengine.ops.build import add, div, mul, sub
+
 from pockengine.frontends.torch_context import (
     Context,
     Handler,
@@ -16,7 +18,6 @@ from pockengine.frontends.torch_context import (
 )
 from pockengine.ir.op import Op, Value
 from pockengine.ops import elementwise as ew
-from pockengine.ops.build import add, div, mul, sub
 
 LN2, LN10 = math.log(2.0), math.log(10.0)
 
@@ -177,7 +178,7 @@ def _elu(ctx: Context, x: Value, alpha: Number = 1, scale: Number = 1, inner: Nu
 
 
 def _general_elu(x: Value, alpha: float, inner: float) -> Value:
-    # CELU: alpha * (exp(inner * x) - 1) below zero is an ordinary ELU of inner * x, positive side undone.
+    # Below zero alpha * (exp(inner * x) - 1) is an ordinary ELU of inner * x; above, x itself.
     below = ew.Elu(alpha)(mul(x, inner))
     return ew.Where()(ew.Greater()(x, operand(0, x.dtype)), x, below)
 
@@ -320,39 +321,122 @@ def _nan_to_num(
 
 
 HANDLERS: dict[str, Handler] = {
-    **{name: _unary(op) for name, op in {
-        "neg": ew.Neg, "abs": ew.Abs, "sign": ew.Sign, "relu": ew.Relu, "silu": ew.Silu,
-        "hardsigmoid": ew.HardSigmoid, "hardswish": ew.HardSwish, "isnan": ew.IsNan,
-        "floor": ew.Floor, "ceil": ew.Ceil,
-    }.items()},
-    **{name: _float_unary(op) for name, op in {
-        "exp": ew.Exp, "log": ew.Log, "log1p": ew.Log1p, "sqrt": ew.Sqrt, "rsqrt": ew.Rsqrt,
-        "reciprocal": ew.Reciprocal, "sin": ew.Sin, "cos": ew.Cos, "tanh": ew.Tanh,
-        "sigmoid": ew.Sigmoid, "erf": ew.Erf,
-    }.items()},
-    **{name: _binary(op) for name, op in {
-        "mul": ew.Mul, "multiply": ew.Mul, "maximum": ew.Maximum, "minimum": ew.Minimum,
-        "remainder": ew.Mod,
-    }.items()},
-    **{name: _comparison(op) for name, op in {
-        "lt": ew.Less, "le": ew.LessEqual, "gt": ew.Greater, "ge": ew.GreaterEqual,
-        "eq": ew.Equal, "ne": ew.NotEqual,
-    }.items()},
-    **{f"logical_{name}": _logical(op) for name, op in {
-        "and": ew.And, "or": ew.Or, "xor": ew.Xor}.items()},
-    **{name: _bitwise(op) for name, op in {
-        "bitwise_and": ew.And, "bitwise_or": ew.Or, "bitwise_xor": ew.Xor,
-        "__and__": ew.And, "__or__": ew.Or, "__xor__": ew.Xor}.items()},
-    "add": _add, "sub": _sub, "rsub": _rsub, "div": _div, "floor_divide": _floor_divide,
-    "fmod": _fmod, "trunc": _trunc, "pow": _pow, "square": _square, "round": _round,
-    "clamp": _clamp, "clamp_min": _clamp, "clamp_max": _clamp_max, "hardtanh": _hardtanh,
-    "relu6": _relu6, "leaky_relu": _leaky_relu, "prelu": _prelu, "_prelu_kernel": _prelu,
-    "elu": _elu, "celu": _celu, "selu": _selu, "softplus": _softplus,
-    "log_sigmoid": _log_sigmoid, "log_sigmoid_forward": _log_sigmoid_forward, "gelu": _gelu,
-    "mish": _mish, "softsign": _softsign, "hardshrink": _hardshrink, "softshrink": _softshrink,
-    "threshold": _threshold, "expm1": _expm1, "tan": _tan, "log2": _log2, "log10": _log10,
-    "exp2": _exp2, "erfc": _erfc, "special_erfc": _erfc, "logit": _logit, "logical_not": _not,
-    "bitwise_not": _bitwise_not, "isinf": _isinf, "isfinite": _isfinite, "where": _where,
-    "masked_fill": _masked_fill, "_to_copy": _cast, "to": _cast, "type_as": _cast,
-    "addcmul": _addcmul, "addcdiv": _addcdiv, "lerp": _lerp, "nan_to_num": _nan_to_num,
+    **{
+        name: _unary(op)
+        for name, op in {
+            "neg": ew.Neg,
+            "abs": ew.Abs,
+            "sign": ew.Sign,
+            "relu": ew.Relu,
+            "silu": ew.Silu,
+            "hardsigmoid": ew.HardSigmoid,
+            "hardswish": ew.HardSwish,
+            "isnan": ew.IsNan,
+            "floor": ew.Floor,
+            "ceil": ew.Ceil,
+        }.items()
+    },
+    **{
+        name: _float_unary(op)
+        for name, op in {
+            "exp": ew.Exp,
+            "log": ew.Log,
+            "log1p": ew.Log1p,
+            "sqrt": ew.Sqrt,
+            "rsqrt": ew.Rsqrt,
+            "reciprocal": ew.Reciprocal,
+            "sin": ew.Sin,
+            "cos": ew.Cos,
+            "tanh": ew.Tanh,
+            "sigmoid": ew.Sigmoid,
+            "erf": ew.Erf,
+        }.items()
+    },
+    **{
+        name: _binary(op)
+        for name, op in {
+            "mul": ew.Mul,
+            "multiply": ew.Mul,
+            "maximum": ew.Maximum,
+            "minimum": ew.Minimum,
+            "remainder": ew.Mod,
+        }.items()
+    },
+    **{
+        name: _comparison(op)
+        for name, op in {
+            "lt": ew.Less,
+            "le": ew.LessEqual,
+            "gt": ew.Greater,
+            "ge": ew.GreaterEqual,
+            "eq": ew.Equal,
+            "ne": ew.NotEqual,
+        }.items()
+    },
+    **{
+        f"logical_{name}": _logical(op)
+        for name, op in {"and": ew.And, "or": ew.Or, "xor": ew.Xor}.items()
+    },
+    **{
+        name: _bitwise(op)
+        for name, op in {
+            "bitwise_and": ew.And,
+            "bitwise_or": ew.Or,
+            "bitwise_xor": ew.Xor,
+            "__and__": ew.And,
+            "__or__": ew.Or,
+            "__xor__": ew.Xor,
+        }.items()
+    },
+    "add": _add,
+    "sub": _sub,
+    "rsub": _rsub,
+    "div": _div,
+    "floor_divide": _floor_divide,
+    "fmod": _fmod,
+    "trunc": _trunc,
+    "pow": _pow,
+    "square": _square,
+    "round": _round,
+    "clamp": _clamp,
+    "clamp_min": _clamp,
+    "clamp_max": _clamp_max,
+    "hardtanh": _hardtanh,
+    "relu6": _relu6,
+    "leaky_relu": _leaky_relu,
+    "prelu": _prelu,
+    "_prelu_kernel": _prelu,
+    "elu": _elu,
+    "celu": _celu,
+    "selu": _selu,
+    "softplus": _softplus,
+    "log_sigmoid": _log_sigmoid,
+    "log_sigmoid_forward": _log_sigmoid_forward,
+    "gelu": _gelu,
+    "mish": _mish,
+    "softsign": _softsign,
+    "hardshrink": _hardshrink,
+    "softshrink": _softshrink,
+    "threshold": _threshold,
+    "expm1": _expm1,
+    "tan": _tan,
+    "log2": _log2,
+    "log10": _log10,
+    "exp2": _exp2,
+    "erfc": _erfc,
+    "special_erfc": _erfc,
+    "logit": _logit,
+    "logical_not": _not,
+    "bitwise_not": _bitwise_not,
+    "isinf": _isinf,
+    "isfinite": _isfinite,
+    "where": _where,
+    "masked_fill": _masked_fill,
+    "_to_copy": _cast,
+    "to": _cast,
+    "type_as": _cast,
+    "addcmul": _addcmul,
+    "addcdiv": _addcdiv,
+    "lerp": _lerp,
+    "nan_to_num": _nan_to_num,
 }

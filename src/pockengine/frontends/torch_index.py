@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from pockengine.ops.build import add, mul
 
 from pockengine.frontends.torch_context import (
     BatchFixed,
@@ -20,7 +21,6 @@ from pockengine.frontends.torch_shape import broadcast, reshaped, sliced, taken,
 from pockengine.ir.op import Array, Value
 from pockengine.ops import elementwise as ew
 from pockengine.ops import shape as sh
-from pockengine.ops.build import add, mul
 
 TAKE_LIMIT = 64  # more places than this become a constant tensor, not a field of the operator
 
@@ -92,9 +92,7 @@ def _flat_place(chosen: Sequence[Value], sizes: Sequence[int]) -> Value:
     return total
 
 
-def _index_by_mask(
-    ctx: Context, x: Value, axes: Sequence[int], masks: Sequence[Value]
-) -> Value:
+def _index_by_mask(ctx: Context, x: Value, axes: Sequence[int], masks: Sequence[Value]) -> Value:
     known = ctx.constant(masks[0])
     if len(masks) > 1 or known is None:
         raise Refused("selection by a mask that is computed: the shape would depend on the data")
@@ -154,7 +152,12 @@ def _take(ctx: Context, x: Value, index: Value) -> Value:
 
 
 HANDLERS: dict[str, Handler] = {
-    "embedding": _embedding, "index_select": _index_select, "gather": _gather,
-    "index": _index, "index_put": _index_put, "scatter": _scatter, "one_hot": _one_hot,
+    "embedding": _embedding,
+    "index_select": _index_select,
+    "gather": _gather,
+    "index": _index,
+    "index_put": _index_put,
+    "scatter": _scatter,
+    "one_hot": _one_hot,
     "take": _take,
 }

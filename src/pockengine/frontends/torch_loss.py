@@ -1,13 +1,14 @@
 """PyTorch's losses, for models that return their own."""
 
+from pockengine.ops.build import add, div, mul, sub
+from pockengine.ops.reduce import Mean, Sum
+from pockengine.ops.softmax import LogSoftmax
+
 from pockengine.frontends.torch_context import Context, Handler, Refused, operand, to
 from pockengine.ir.op import Value
 from pockengine.ops import elementwise as ew
-from pockengine.ops.build import add, div, mul, sub
 from pockengine.ops.loss import CrossEntropy, bce_with_logits, huber, l1, mse
-from pockengine.ops.reduce import Mean, Sum
 from pockengine.ops.shape import Gather
-from pockengine.ops.softmax import LogSoftmax
 
 NONE, MEAN, SUM = 0, 1, 2  # ATen's numbers of the reductions
 
@@ -142,9 +143,17 @@ def _kl_div(
 
 
 HANDLERS: dict[str, Handler] = {
-    "cross_entropy_loss": _cross_entropy, "nll_loss_nd": _nll, "nll_loss": _nll,
-    "nll_loss2d": _nll, "nll_loss_forward": _nll_forward, "nll_loss2d_forward": _nll_forward,
-    "mse_loss": _mse, "l1_loss": _l1, "huber_loss": _huber, "smooth_l1_loss": _smooth_l1,
-    "binary_cross_entropy_with_logits": _bce_with_logits, "binary_cross_entropy": _bce,
+    "cross_entropy_loss": _cross_entropy,
+    "nll_loss_nd": _nll,
+    "nll_loss": _nll,
+    "nll_loss2d": _nll,
+    "nll_loss_forward": _nll_forward,
+    "nll_loss2d_forward": _nll_forward,
+    "mse_loss": _mse,
+    "l1_loss": _l1,
+    "huber_loss": _huber,
+    "smooth_l1_loss": _smooth_l1,
+    "binary_cross_entropy_with_logits": _bce_with_logits,
+    "binary_cross_entropy": _bce,
     "kl_div": _kl_div,
 }

@@ -4,6 +4,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from pockengine.ops.build import add, mul
+from pockengine.ops.matmul import MatMul
+from pockengine.ops.random import Dropout, RandomUniform
+from pockengine.ops.reduce import Max, Mean
+from pockengine.ops.softmax import LogSoftmax, Softmax
 
 from pockengine.frontends.torch_context import (
     Context,
@@ -17,10 +22,8 @@ from pockengine.frontends.torch_shape import reshaped, sliced
 from pockengine.ir.graph import State
 from pockengine.ir.op import Value
 from pockengine.ops.attention import attention
-from pockengine.ops.build import add, mul
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.elementwise import Add, Floor, Sigmoid
-from pockengine.ops.matmul import MatMul
 from pockengine.ops.norm import (
     BatchNorm,
     Normalize,
@@ -31,11 +34,8 @@ from pockengine.ops.norm import (
     rms_norm,
 )
 from pockengine.ops.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, MaxPool
-from pockengine.ops.random import Dropout, RandomUniform
-from pockengine.ops.reduce import Max, Mean
 from pockengine.ops.resize import Resize
 from pockengine.ops.shape import Full
-from pockengine.ops.softmax import LogSoftmax, Softmax
 
 Ints = int | Sequence[int]
 Padding = tuple[tuple[int, int], ...]
@@ -71,7 +71,9 @@ def _conv(
     groups: int = 1,
 ) -> Value:
     rank = _spatial_rank(x, weight)
-    op = Conv(pair(stride, rank), _symmetric(pair(padding, rank)), pair(dilation, rank), groups, False)
+    op = Conv(
+        pair(stride, rank), _symmetric(pair(padding, rank)), pair(dilation, rank), groups, False
+    )
     return _with_bias(op(x, weight), bias)
 
 
@@ -164,7 +166,7 @@ def _avg_pool(
     longer = around != _symmetric(pads)
     if longer and count_include_pad and any(pads):
         raise Refused("ceil_mode together with padding that counts")
-    # PyTorch never counts what ceil_mode adds; without padding that is what excluding padding means.
+    # PyTorch never counts what ceil_mode adds, which without padding is to exclude padding.
     included = count_include_pad and not longer
     if divisor_override is None:
         return AvgPool(kernel, strides, around, included, False)(x)
@@ -276,9 +278,7 @@ def _normalized_by_batch(x: Value, gamma: Value, beta: Value, eps: float) -> Val
     return add(mul(y, reshaped(gamma, column)), reshaped(beta, column))
 
 
-def _batch_norm_functional(
-    ctx: Context, x: Value, *args: object
-) -> tuple[Value | None, ...]:
+def _batch_norm_functional(ctx: Context, x: Value, *args: object) -> tuple[Value | None, ...]:
     # The new running statistics (results 3 and 4) are made where BatchNorm is expanded.
     return _batch_norm(ctx, x, *args), None, None, None, None  # type: ignore[arg-type]
 
@@ -479,8 +479,12 @@ def _glu(ctx: Context, x: Value, dim: int = -1) -> Value:
 
 
 HANDLERS: dict[str, Handler] = {
-    "conv1d": _conv, "conv2d": _conv, "conv3d": _conv, "convolution": _convolution,
-    "conv_transpose1d": _conv_transpose, "conv_transpose2d": _conv_transpose,
+    "conv1d": _conv,
+    "conv2d": _conv,
+    "conv3d": _conv,
+    "convolution": _convolution,
+    "conv_transpose1d": _conv_transpose,
+    "conv_transpose2d": _conv_transpose,
     "conv_transpose3d": _conv_transpose,
     **{f"max_pool{n}d": _max_pool for n in (1, 2, 3)},
     **{f"max_pool{n}d_with_indices": _max_pool_with_indices for n in (2, 3)},
@@ -489,7 +493,8 @@ HANDLERS: dict[str, Handler] = {
     **{f"adaptive_max_pool{n}d": _adaptive_max_pool for n in (1, 2, 3)},
     **{f"upsample_nearest{n}d": _resize("nearest", "asymmetric") for n in (1, 2)},
     **{f"_upsample_nearest_exact{n}d": _resize("nearest", "half_pixel") for n in (1, 2)},
-    "upsample_bilinear2d": _bilinear, "upsample_linear1d": _bilinear,
+    "upsample_bilinear2d": _bilinear,
+    "upsample_linear1d": _bilinear,
     "upsample_bicubic2d": _bicubic,
     "batch_norm": _batch_norm,
     "_native_batch_norm_legit_functional": _batch_norm_functional,
@@ -498,12 +503,25 @@ HANDLERS: dict[str, Handler] = {
     "_native_batch_norm_legit_no_training": _batch_norm_inference,
     "_native_batch_norm_legit.no_stats": _batch_norm_no_stats,
     "instance_norm": _instance_norm,
-    "layer_norm": _layer_norm, "native_layer_norm": _native_layer_norm,
-    "group_norm": _group_norm, "native_group_norm": _native_group_norm,
-    "rms_norm": _rms_norm, "_fused_rms_norm": _fused_rms_norm,
+    "layer_norm": _layer_norm,
+    "native_layer_norm": _native_layer_norm,
+    "group_norm": _group_norm,
+    "native_group_norm": _native_group_norm,
+    "rms_norm": _rms_norm,
+    "_fused_rms_norm": _fused_rms_norm,
     "scaled_dot_product_attention": _attention,
-    "softmax": _softmax, "_softmax": _softmax, "_safe_softmax": _softmax,
-    "special_softmax": _softmax, "log_softmax": _log_softmax, "_log_softmax": _log_softmax,
-    "dropout": _dropout, "native_dropout": _native_dropout, "feature_dropout": _feature_dropout,
-    "rand": _rand, "rand_like": _rand, "floor": _floor, "bernoulli": _bernoulli, "glu": _glu,
+    "softmax": _softmax,
+    "_softmax": _softmax,
+    "_safe_softmax": _softmax,
+    "special_softmax": _softmax,
+    "log_softmax": _log_softmax,
+    "_log_softmax": _log_softmax,
+    "dropout": _dropout,
+    "native_dropout": _native_dropout,
+    "feature_dropout": _feature_dropout,
+    "rand": _rand,
+    "rand_like": _rand,
+    "floor": _floor,
+    "bernoulli": _bernoulli,
+    "glu": _glu,
 }

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
+from pockengine.ops.build import add, mul, sub
+from pockengine.ops.matmul import MatMul
 
 from pockengine.frontends.torch_context import (
     BatchFixed,
@@ -11,26 +12,23 @@ from pockengine.frontends.torch_context import (
     Handler,
     Number,
     Refused,
-    as_float,
     axes_of,
     axis_of,
-    has_batch,
     is_batch,
-    operand,
     to,
 )
 from pockengine.frontends.torch_elementwise import truth
 from pockengine.frontends.torch_shape import reshaped
-from pockengine.ir.op import Op, Value
+from pockengine.ir.op import Value
 from pockengine.ops import elementwise as ew
 from pockengine.ops import reduce as rd
-from pockengine.ops.build import add, mul, sub
-from pockengine.ops.matmul import MatMul
 
 Axes = int | Sequence[int] | None
 
 
-def _sum(ctx: Context, x: Value, dim: Axes = None, keepdim: bool = False, **kwargs: object) -> Value:
+def _sum(
+    ctx: Context, x: Value, dim: Axes = None, keepdim: bool = False, **kwargs: object
+) -> Value:
     return rd.Sum(axes_of(dim, x.type.rank), keepdim)(to(x, ctx.result.dtype))
 
 
@@ -106,7 +104,12 @@ def _correction(unbiased: object, correction: Number | None) -> Number:
 
 
 def _var(
-    ctx: Context, x: Value, dim: Axes = None, *, correction: Number | None = 1, keepdim: bool = False
+    ctx: Context,
+    x: Value,
+    dim: Axes = None,
+    *,
+    correction: Number | None = 1,
+    keepdim: bool = False,
 ) -> Value:
     return variance(x, axes_of(dim, x.type.rank), _correction(None, correction), keepdim)
 
@@ -118,13 +121,23 @@ def _var_dim(
 
 
 def _std(
-    ctx: Context, x: Value, dim: Axes = None, *, correction: Number | None = 1, keepdim: bool = False
+    ctx: Context,
+    x: Value,
+    dim: Axes = None,
+    *,
+    correction: Number | None = 1,
+    keepdim: bool = False,
 ) -> Value:
     return ew.Sqrt()(_var(ctx, x, dim, correction=correction, keepdim=keepdim))
 
 
 def _var_mean(
-    ctx: Context, x: Value, dim: Axes = None, *, correction: Number | None = 1, keepdim: bool = False
+    ctx: Context,
+    x: Value,
+    dim: Axes = None,
+    *,
+    correction: Number | None = 1,
+    keepdim: bool = False,
 ) -> tuple[Value, Value]:
     mean = rd.Mean(axes_of(dim, x.type.rank), keepdim)(x)
     return _var(ctx, x, dim, correction=correction, keepdim=keepdim), mean
@@ -197,14 +210,39 @@ def _outer(ctx: Context, a: Value, b: Value) -> Value:
 
 
 HANDLERS: dict[str, Handler] = {
-    "sum": _sum, "mean": _mean, "amax": _amax, "amin": _amin,
-    "max.default": _amax, "max.dim": _max_with_index, "max.other": lambda ctx, a, b: ew.Maximum()(a, b),
-    "min.default": _amin, "min.dim": _min_with_index, "min.other": lambda ctx, a, b: ew.Minimum()(a, b),
-    "argmax": _argmax, "argmin": _argmin, "prod": _prod, "prod.dim_int": _prod, "cumsum": _cumsum,
-    "any": _any, "all": _all, "var.correction": _var, "var.dim": _var_dim, "std.correction": _std,
-    "var_mean.correction": _var_mean, "logsumexp": _logsumexp,
-    "linalg_vector_norm": _vector_norm, "norm": _vector_norm,
-    "_weight_norm": weight_norm, "_weight_norm_interface": _weight_norm_interface,
-    "matmul": matmul, "mm": matmul, "bmm": matmul, "mv": matmul, "dot": matmul,
-    "addmm": _addmm, "baddbmm": _addmm, "linear": linear, "outer": _outer,
+    "sum": _sum,
+    "mean": _mean,
+    "amax": _amax,
+    "amin": _amin,
+    "max.default": _amax,
+    "max.dim": _max_with_index,
+    "max.other": lambda ctx, a, b: ew.Maximum()(a, b),
+    "min.default": _amin,
+    "min.dim": _min_with_index,
+    "min.other": lambda ctx, a, b: ew.Minimum()(a, b),
+    "argmax": _argmax,
+    "argmin": _argmin,
+    "prod": _prod,
+    "prod.dim_int": _prod,
+    "cumsum": _cumsum,
+    "any": _any,
+    "all": _all,
+    "var.correction": _var,
+    "var.dim": _var_dim,
+    "std.correction": _std,
+    "var_mean.correction": _var_mean,
+    "logsumexp": _logsumexp,
+    "linalg_vector_norm": _vector_norm,
+    "norm": _vector_norm,
+    "_weight_norm": weight_norm,
+    "_weight_norm_interface": _weight_norm_interface,
+    "matmul": matmul,
+    "mm": matmul,
+    "bmm": matmul,
+    "mv": matmul,
+    "dot": matmul,
+    "addmm": _addmm,
+    "baddbmm": _addmm,
+    "linear": linear,
+    "outer": _outer,
 }

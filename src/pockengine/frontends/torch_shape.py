@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from pockengine.ops.build import add, mul
 
 from pockengine.frontends.torch_context import (
     BatchFixed,
@@ -25,9 +26,10 @@ from pockengine.ir.op import Value
 from pockengine.ir.types import BATCH
 from pockengine.ops import elementwise as ew
 from pockengine.ops import shape as sh
-from pockengine.ops.build import add, mul
 
-MANY = 64  # a bound below this on a batch axis is taken as a plain number, not one made from the batch
+MANY = (
+    64  # a bound below this on a batch axis is taken as a plain number, not one made from the batch
+)
 
 
 def reshaped(x: Value, shape: Sequence[int]) -> Value:
@@ -153,9 +155,7 @@ def _pieces(x: Value, axis: int, sizes: Sequence[int]) -> tuple[Value, ...]:
     return tuple(sliced(x, axis, a, b) for a, b in zip(starts, ends, strict=True))
 
 
-def _split(
-    ctx: Context, x: Value, sizes: int | Sequence[int], dim: int = 0
-) -> tuple[Value, ...]:
+def _split(ctx: Context, x: Value, sizes: int | Sequence[int], dim: int = 0) -> tuple[Value, ...]:
     axis = axis_of(dim, x.type.rank)
     if isinstance(sizes, int):
         total = x.shape[axis]
@@ -431,30 +431,92 @@ def batch_of(x: Value) -> int:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(("clone", "contiguous", "alias", "lift_fresh_copy", "lift_fresh", "lift"), _same),
-    "detach": _detach, "detach_": _detach,
-    **dict.fromkeys((
-        "view", "reshape", "_unsafe_view", "_reshape_alias", "unsqueeze", "squeeze", "flatten",
-        "unflatten", "view_as", "_reshape_copy", "view_copy", "unsqueeze_copy", "squeeze_copy"),
-        _reshape),
-    "expand": _expand, "expand_as": _expand, "broadcast_to": _expand, "expand_copy": _expand,
-    "permute": _permute, "permute_copy": _permute, "transpose": _transpose, "t": _transpose,
-    "numpy_T": _transpose, "swapaxes": _transpose, "slice": _slice, "select": _select,
-    "narrow": _narrow, "cat": _cat, "concat": _cat, "stack": _stack,
-    "split": _split, "split_with_sizes": _split, "chunk": _chunk, "unbind": _unbind,
-    "constant_pad_nd": _constant_pad, "pad": _pad,
+    **dict.fromkeys(
+        ("clone", "contiguous", "alias", "lift_fresh_copy", "lift_fresh", "lift"), _same
+    ),
+    "detach": _detach,
+    "detach_": _detach,
+    **dict.fromkeys(
+        (
+            "view",
+            "reshape",
+            "_unsafe_view",
+            "_reshape_alias",
+            "unsqueeze",
+            "squeeze",
+            "flatten",
+            "unflatten",
+            "view_as",
+            "_reshape_copy",
+            "view_copy",
+            "unsqueeze_copy",
+            "squeeze_copy",
+        ),
+        _reshape,
+    ),
+    "expand": _expand,
+    "expand_as": _expand,
+    "broadcast_to": _expand,
+    "expand_copy": _expand,
+    "permute": _permute,
+    "permute_copy": _permute,
+    "transpose": _transpose,
+    "t": _transpose,
+    "numpy_T": _transpose,
+    "swapaxes": _transpose,
+    "slice": _slice,
+    "select": _select,
+    "narrow": _narrow,
+    "cat": _cat,
+    "concat": _cat,
+    "stack": _stack,
+    "split": _split,
+    "split_with_sizes": _split,
+    "chunk": _chunk,
+    "unbind": _unbind,
+    "constant_pad_nd": _constant_pad,
+    "pad": _pad,
     **{f"reflection_pad{n}d": _reflection_pad for n in (1, 2)},
     **{f"replication_pad{n}d": _replication_pad for n in (1, 2)},
-    "repeat": _repeat, "tile": _repeat, "repeat_interleave": _repeat_interleave,
-    "roll": _roll, "flip": _flip, "full": _full, "full_like": _fill, "fill": _fill,
+    "repeat": _repeat,
+    "tile": _repeat,
+    "repeat_interleave": _repeat_interleave,
+    "roll": _roll,
+    "flip": _flip,
+    "full": _full,
+    "full_like": _fill,
+    "fill": _fill,
     "new_full": lambda ctx, x, size, value, **kwargs: filled(ctx, value),
-    **dict.fromkeys(("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty",
-                     "zero", "empty_permuted", "empty_strided", "new_empty_strided"), _zeros),
+    **dict.fromkeys(
+        (
+            "zeros",
+            "zeros_like",
+            "new_zeros",
+            "empty",
+            "empty_like",
+            "new_empty",
+            "zero",
+            "empty_permuted",
+            "empty_strided",
+            "new_empty_strided",
+        ),
+        _zeros,
+    ),
     **dict.fromkeys(("ones", "ones_like", "new_ones"), _ones),
-    "scalar_tensor": _scalar_tensor, "arange": _arange, "linspace": _linspace, "eye": _eye,
-    "tril": _tril, "triu": _triu, "slice_scatter": _slice_scatter,
-    "select_scatter": _select_scatter, "copy": _copy, "pixel_shuffle": _pixel_shuffle,
-    "pixel_unshuffle": _pixel_unshuffle, "channel_shuffle": _channel_shuffle,
-    "native_channel_shuffle": _channel_shuffle, "unfold": _unfold, "im2col": _im2col,
+    "scalar_tensor": _scalar_tensor,
+    "arange": _arange,
+    "linspace": _linspace,
+    "eye": _eye,
+    "tril": _tril,
+    "triu": _triu,
+    "slice_scatter": _slice_scatter,
+    "select_scatter": _select_scatter,
+    "copy": _copy,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+    "channel_shuffle": _channel_shuffle,
+    "native_channel_shuffle": _channel_shuffle,
+    "unfold": _unfold,
+    "im2col": _im2col,
     "diagonal": _diagonal,
 }

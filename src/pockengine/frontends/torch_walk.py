@@ -59,7 +59,7 @@ def array_of(name: str, tensor: torch.Tensor) -> Array:
 
 
 def type_of_fake(value: object) -> TensorType | None:
-    """The type of what PyTorch computed for a node; None when it is no tensor, or has no such dtype."""
+    """The type of what PyTorch computes for a node; None when pockengine has no such type."""
     if not isinstance(value, torch.Tensor) or value.dtype not in DTYPES:
         return None
     return TensorType(DTYPES[value.dtype], tuple(int(d) for d in value.shape))
@@ -82,7 +82,7 @@ class Walk:
         self.stamped: dict[Value, Value] = {}  # a handler's value -> the same with its source
 
     def graph(self) -> Graph:
-        """The program as a Graph; where `found` is not empty, with placeholders in place of nodes."""
+        """The program as a Graph; placeholders stand for the nodes in `found`."""
         module = self.program.graph_module
         placeholders = {n.name: n for n in module.graph.nodes if n.op == "placeholder"}
         for spec in self.program.graph_signature.input_specs:
@@ -180,14 +180,14 @@ class Walk:
         return tuple(self._walk(inner))
 
     def _handled(self, node: Node) -> Any:
-        handler = _handler(node)
-        if handler is None:
+        import_node = handler(str(node.target))
+        if import_node is None:
             raise Refused("no such operator")
         self.ctx.results = _result_types(node)
         args, kwargs = self._values(node.args), self._values(node.kwargs)
         if any(a is None for a in _read(node, self.env)):
             raise Refused("it reads a result of an operator that pockengine does not compute")
-        result = handler(self.ctx, *args, **kwargs)
+        result = import_node(self.ctx, *args, **kwargs)
         _check(node, result, self.ctx.results)
         return self._with_source(result, source_of(node))
 
@@ -237,9 +237,9 @@ def _read(node: Node, env: Mapping[Node, Any]) -> list[Any]:
     return [env[n] for n in node.all_input_nodes]
 
 
-def _handler(node: Node) -> Handler | None:
+def handler(target: str) -> Handler | None:
     """By the name with its overload where that matters, else by the operator's name."""
-    name = str(node.target).removeprefix("aten.")
+    name = target.removeprefix("aten.")
     return HANDLERS.get(name) or HANDLERS.get(name.rpartition(".")[0])
 
 
@@ -249,7 +249,9 @@ def _result_types(node: Node) -> tuple[TensorType | None, ...]:
 
 
 def _check(node: Node, result: Result, expected: Sequence[TensorType | None]) -> None:
-    for value, type_ in zip(result if isinstance(result, tuple) else [result], expected, strict=False):
+    for value, type_ in zip(
+        result if isinstance(result, tuple) else [result], expected, strict=False
+    ):
         if value is not None and value.type != type_:
             raise GraphError(f"{node.target} gives {type_} in PyTorch, imported as {value.type}")
 
@@ -278,7 +280,9 @@ def _named(structure: Any, prefix: str) -> list[tuple[int, str]]:
     if isinstance(structure, Mapping):
         items = [(f"{prefix}.{k}" if prefix else str(k), v) for k, v in structure.items()]
     elif isinstance(structure, list | tuple):
-        items = [(f"{prefix or 'output'}{'.' if prefix else ''}{i}", v) for i, v in enumerate(structure)]
+        items = [
+            (f"{prefix or 'output'}{'.' if prefix else ''}{i}", v) for i, v in enumerate(structure)
+        ]
     else:
         return [(structure, prefix or "output0")] if isinstance(structure, int) else []
     return [pair for name, v in items for pair in _named(v, name)]
