@@ -4,30 +4,36 @@ from pathlib import Path
 
 import pytest
 
-import pockengine as pe
-from pockengine.cli.load import load_graph, make_optimizer, make_scheme
+from pockengine.cli.load import find_model, make_optimizer, make_scheme
 from pockengine.demo.personalise import HERE
 from pockengine.errors import ImportModelError, InputError, SchemeError
+from pockengine.ir.graph import Graph
+from pockengine.optim import SGD, Adam
 
 
 @pytest.fixture(scope="module")
-def graph() -> pe.Graph:
-    return load_graph(str(HERE / "base_network.onnx"))
+def graph() -> Graph:
+    return find_model(str(HERE / "base_network.onnx")).load()
 
 
 def test_a_missing_onnx_file() -> None:
     with pytest.raises(ImportModelError, match=r"there is no file nowhere\.onnx; check the path"):
-        load_graph("nowhere.onnx")
+        find_model("nowhere.onnx")
+
+
+def test_sizes_of_free_dimensions() -> None:
+    with pytest.raises(InputError, match="expected NAME=SIZE with a whole number, got 'time=long'"):
+        find_model(str(HERE / "base_network.onnx"), ["time=long"])
 
 
 def test_a_model_that_is_neither() -> None:
     with pytest.raises(ImportModelError, match=r"an \.onnx file or module:function .* 'resnet'"):
-        load_graph("resnet")
+        find_model("resnet")
 
 
 def test_a_factory_that_is_not_there() -> None:
     with pytest.raises(ImportModelError, match=r"no_such_module:make cannot be found"):
-        load_graph("no_such_module:make")
+        find_model("no_such_module:make")
 
 
 def test_a_factory_that_returns_something_else(
@@ -36,20 +42,20 @@ def test_a_factory_that_returns_something_else(
     (tmp_path / "my_odd_factory.py").write_text("def make():\n    return 3\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImportModelError, match=r"must return \(model, example_inputs\).*int"):
-        load_graph("my_odd_factory:make")
+        find_model("my_odd_factory:make")
 
 
-def test_named_schemes(graph: pe.Graph) -> None:
+def test_named_schemes(graph: Graph) -> None:
     assert set(make_scheme(graph, "head_only", None).shares) == {"head.weight", "head.bias"}
     assert set(make_scheme(graph, "full", None).shares) == set(graph.params)
 
 
-def test_train_takes_the_place_of_the_scheme(graph: pe.Graph) -> None:
+def test_train_takes_the_place_of_the_scheme(graph: Graph) -> None:
     scheme = make_scheme(graph, "full", ["head.*", "blocks.4.conv.weight=0.5"])
     assert scheme.shares == {"head.weight": 1, "head.bias": 1, "blocks.4.conv.weight": 0.5}
 
 
-def test_a_scheme_from_a_file(graph: pe.Graph, tmp_path: Path) -> None:
+def test_a_scheme_from_a_file(graph: Graph, tmp_path: Path) -> None:
     path = tmp_path / "scheme.json"
     path.write_text(make_scheme(graph, "head_only", None).to_json())
     assert make_scheme(graph, str(path), None) == make_scheme(graph, "head_only", None)
@@ -67,21 +73,21 @@ def test_a_scheme_from_a_file(graph: pe.Graph, tmp_path: Path) -> None:
     ],
 )
 def test_schemes_that_mean_nothing(
-    graph: pe.Graph, words: str, train: list[str] | None, message: str
+    graph: Graph, words: str, train: list[str] | None, message: str
 ) -> None:
     with pytest.raises(SchemeError, match=message):
         make_scheme(graph, words, train)
 
 
 def test_optimizers_with_settings() -> None:
-    assert make_optimizer("adam") == pe.Adam()
-    assert make_optimizer("sgd:momentum=0.9,nesterov=true") == pe.SGD(momentum=0.9, nesterov=True)
+    assert make_optimizer("adam") == Adam()
+    assert make_optimizer("sgd:momentum=0.9,nesterov=true") == SGD(momentum=0.9, nesterov=True)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("newton", "no optimizer is called 'newton'; there are sgd, adam"),
+        ("newton", "no optimizer is named 'newton'; there are sgd, adam"),
         ("sgd:speed=3", "'sgd:speed=3' does not describe an optimizer"),
         ("sgd:momentum=lots", "'sgd:momentum=lots' does not describe an optimizer"),
     ],

@@ -1,7 +1,7 @@
 """The command `pockengine`: one file a verb, each a thin layer over the public functions.
 
-Exit codes: 0 done; 1 something the user can act on, told in words; 2 the command line or config file
-cannot be understood; 3 the model uses operators that pockengine does not have.
+Exit codes: 0 done; 1 something the user can act on, told in words; 2 the command line or config
+file cannot be understood; 3 the model uses operators that pockengine does not have.
 """
 
 import typer

@@ -2,29 +2,30 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 
 import typer
-from rich.console import Console
 
-from pockengine.cli.load import load_graph
-from pockengine.cli.options import Config, Json, Model
-from pockengine.errors import UnsupportedError
+from pockengine.cli.load import find_model
+from pockengine.cli.options import Config, Dim, Json, Model
+from pockengine.frontends.support import refuse
 
 
-def check(model: Model, as_json: Json = False, config: Config = None) -> None:
+def check(model: Model, dim: Dim = None, as_json: Json = False, config: Config = None) -> None:
     """List every operator of a model that pockengine does not have, before compiling anything."""
-    try:
-        graph = load_graph(model)
-    except UnsupportedError as error:
-        if as_json:
-            typer.echo(json.dumps({"supported": False, "report": str(error)}))
-        raise
+    found = find_model(model, dim)
+    unsupported = found.check()
+    if as_json and unsupported:
+        nodes = [asdict(item) for item in unsupported]
+        typer.echo(json.dumps({"supported": False, "unsupported": nodes}))
+    refuse(unsupported)
+    graph = found.load()
     operators = Counter(type(value.op).__name__ for value in graph.values() if value.inputs)
-    weights = sum(value.type.size for value in graph.params.values())
+    numbers = sum(value.type.size for value in graph.params.values())
     if as_json:
-        facts = {"supported": True, "operators": operators, "weights": weights}
-        typer.echo(json.dumps(facts))
+        facts = {"operators": operators, "tensors": len(graph.params), "numbers": numbers}
+        typer.echo(json.dumps({"supported": True, "unsupported": [], **facts}))
         return
-    found = ", ".join(f"{count} {name}" for name, count in operators.most_common())
-    Console().print(f"Every operator is supported: {found}.")
-    Console().print(f"{len(graph.params)} weight tensors hold {weights} numbers.")
+    names = ", ".join(f"{count} {name}" for name, count in operators.most_common())
+    typer.echo(f"Every operator is supported: {names}.")
+    typer.echo(f"{len(graph.params)} weight tensors hold {numbers:,} numbers.")

@@ -3,31 +3,54 @@
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pockengine as pe
 from pockengine.errors import ImportModelError, InputError, SchemeError
-from pockengine.scheme import PRESETS
+from pockengine.frontends.onnx import check_onnx, import_onnx
+from pockengine.frontends.support import Unsupported
+from pockengine.ir.graph import Graph
+from pockengine.optim import Optimizer, as_optimizer
+from pockengine.scheme import PRESETS, UpdateScheme
 
 
-def load_graph(model: str) -> pe.Graph:
-    """Imports an `.onnx` file, or what a PyTorch factory `module:function` returns.
+@dataclass(frozen=True)
+class FoundModel:
+    """A model that is there. Loading or checking it may still raise ImportModelError."""
 
-    Raises ImportModelError when there is no such model, UnsupportedError with all operators
-    that pockengine lacks.
+    load: Callable[[], Graph]
+    check: Callable[[], list[Unsupported]]
+
+
+def find_model(model: str, dims: list[str] | None = None) -> FoundModel:
+    """An `.onnx` file, or what a PyTorch factory `module:function` returns.
+
+    Raises ImportModelError when there is no such model.
     """
     if Path(model).suffix == ".onnx":
         if not Path(model).is_file():
             raise ImportModelError(f"there is no file {model}; check the path.")
-        return pe.import_onnx(model)
+        sizes = dict(map(_name_and_size, dims or []))
+        return FoundModel(partial(import_onnx, model, sizes), partial(check_onnx, model, sizes))
     module, colon, function = model.partition(":")
     if not colon or not module or not function:
         raise ImportModelError(
             f"a model is an .onnx file or module:function (a PyTorch factory); got {model!r}."
         )
-    network, example_inputs = _call_factory(_find_factory(module, function), model)
-    return pe.import_torch(network, example_inputs)
+    front_end = _torch_front_end()
+    made = _call_factory(_find_factory(module, function), model)
+    return FoundModel(partial(front_end.import_torch, *made), partial(front_end.check_torch, *made))
+
+
+def _torch_front_end() -> Any:
+    try:
+        return importlib.import_module("pockengine.frontends.torch")
+    except ModuleNotFoundError as error:
+        raise ImportModelError(
+            f"PyTorch models need PyTorch ({error}); run `pip install 'pockengine[torch]'`."
+        ) from error
 
 
 def _find_factory(module: str, function: str) -> Callable[[], Any]:
@@ -43,32 +66,38 @@ def _find_factory(module: str, function: str) -> Callable[[], Any]:
         sys.path.pop(0)
 
 
-def _call_factory(factory: Callable[[], Any], model: str) -> tuple[Any, tuple[Any, ...]]:
+def _call_factory(factory: Callable[[], Any], model: str) -> tuple[Any, Any]:
     made = factory()
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], tuple)):
+    if not (isinstance(made, tuple) and len(made) == 2):
         raise ImportModelError(
-            f"{model} must return (model, example_inputs) with example_inputs a tuple; "
-            f"it returned {type(made).__name__}."
+            f"{model} must return (model, example_inputs); it returned {type(made).__name__}."
         )
     return made
 
 
-def make_scheme(graph: pe.Graph, words: str, train: list[str] | None) -> pe.UpdateScheme:
+def _name_and_size(entry: str) -> tuple[str, int]:
+    name, _, size = entry.partition("=")
+    if not size.isdecimal():
+        raise InputError(f"expected NAME=SIZE with a whole number, got {entry!r}.")
+    return name, int(size)
+
+
+def make_scheme(graph: Graph, words: str, train: list[str] | None) -> UpdateScheme:
     """`train` entries `glob=share` if there are any; otherwise what `words` name.
 
     Raises SchemeError for a scheme that does not exist, or a count that is no whole number.
     """
     if train:
-        return pe.UpdateScheme.select(graph, dict(map(_glob_and_share, train)))
+        return UpdateScheme.select(graph, dict(map(_glob_and_share, train)))
     if words.endswith(".json"):
         return _scheme_from_file(Path(words))
     name, _, count = words.partition(":")
     if name in ("last_blocks", "biases", "norm_affine") and count:
-        return getattr(pe.UpdateScheme, name)(graph, _whole_number(count))  # type: ignore[no-any-return]
+        return getattr(UpdateScheme, name)(graph, _whole_number(count))  # type: ignore[no-any-return]
     if words in ("full", "head_only", "biases", "norm_affine"):
-        return getattr(pe.UpdateScheme, words)(graph)  # type: ignore[no-any-return]
+        return getattr(UpdateScheme, words)(graph)  # type: ignore[no-any-return]
     if words in PRESETS:
-        return pe.UpdateScheme.preset(graph, words)
+        return UpdateScheme.preset(graph, words)
     raise SchemeError(
         f"no scheme is called {words!r}; there are full, head_only, last_blocks:K, biases[:K], "
         f"norm_affine[:K], {', '.join(PRESETS)}, a .json file, and --train GLOB=SHARE."
@@ -81,10 +110,10 @@ def _whole_number(count: str) -> int:
     return int(count)
 
 
-def _scheme_from_file(path: Path) -> pe.UpdateScheme:
+def _scheme_from_file(path: Path) -> UpdateScheme:
     try:
-        return pe.UpdateScheme.from_json(path.read_text())
-    except OSError as error:
+        return UpdateScheme.from_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
         raise SchemeError(f"the scheme {path} cannot be read: {error}") from error
 
 
@@ -93,32 +122,21 @@ def _glob_and_share(entry: str) -> tuple[str, float]:
     try:
         return glob, float(share or 1)
     except ValueError as error:
-        raise SchemeError(f"expected GLOB=SHARE with a share such as 0.5, got {entry!r}.") from error
+        raise SchemeError(
+            f"expected GLOB=SHARE with a share such as 0.5, got {entry!r}."
+        ) from error
 
 
-OPTIMIZERS: dict[str, Callable[..., Any]] = {
-    "sgd": pe.SGD,
-    "adam": pe.Adam,
-    "adamw": pe.AdamW,
-    "lion": pe.Lion,
-}
-
-
-def make_optimizer(words: str) -> Any:
+def make_optimizer(words: str) -> Optimizer:
     """`name` or `name:setting=value,setting=value`; raises InputError for what it does not know."""
     name, _, settings = words.partition(":")
-    if name not in OPTIMIZERS:
-        raise InputError(f"no optimizer is called {name!r}; there are {', '.join(OPTIMIZERS)}.")
+    default = as_optimizer(name)
     try:
-        return OPTIMIZERS[name](**dict(map(_setting, filter(None, settings.split(",")))))
+        return replace(default, **dict(map(_setting, filter(None, settings.split(",")))))
     except (TypeError, ValueError) as error:
         raise InputError(f"{words!r} does not describe an optimizer: {error}") from error
 
 
 def _setting(entry: str) -> tuple[str, Any]:
     key, _, value = entry.partition("=")
-    if value in ("true", "false"):
-        return key, value == "true"
-    return key, float(value)
-
-
+    return key, value == "true" if value in ("true", "false") else float(value)

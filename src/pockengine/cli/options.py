@@ -1,10 +1,23 @@
 """The options that several verbs share, and the config file that they override."""
 
+import functools
+import inspect
+import re
 import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pockengine.cli.load import find_model, make_optimizer, make_scheme
+from pockengine.compile import Job
+from pockengine.errors import InputError
+from pockengine.optim import ClipNorm
+from pockengine.target import Target
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -15,8 +28,8 @@ def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
         values = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise typer.BadParameter(f"{path} cannot be read as TOML: {error}") from error
-    known = {str(option.name) for option in ctx.command.params} - {"config", "as_json"}
-    values = {key.replace("-", "_"): _flat(value) for key, value in values.items()}
+    known = {str(option.name) for option in ctx.command.params} - {"config", "as_json", "help"}
+    values = {key.replace("-", "_"): _as_flags(value) for key, value in values.items()}
     unknown = sorted(set(values) - known)
     if unknown:
         raise typer.BadParameter(
@@ -27,7 +40,7 @@ def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _flat(value: Any) -> Any:
+def _as_flags(value: Any) -> Any:
     """A table such as [train] becomes a list of `key=value`, as the flags would give it."""
     return [f"{key}={item}" for key, item in value.items()] if isinstance(value, dict) else value
 
@@ -35,9 +48,13 @@ def _flat(value: Any) -> Any:
 Model = Annotated[
     str,
     typer.Argument(
-        help="An .onnx file, or module:function for a PyTorch factory that returns "
+        help="An .onnx file, or module:function: a PyTorch factory that returns "
         "(model, example_inputs)."
     ),
+]
+Dim = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=SIZE", help="The size of an ONNX model's free dimension."),
 ]
 Config = Annotated[
     Path | None,
@@ -45,24 +62,94 @@ Config = Annotated[
         is_eager=True, callback=_read_config, help="A TOML file of options; flags override it."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="End with one line of JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 Loss = Annotated[
-    str, typer.Option(help="cross_entropy, mse, ...; or `output`: the model's own scalar.")
+    str, typer.Option(help="cross_entropy, bce_with_logits, mse, l1, huber; output: the model's.")
 ]
-Optimizer = Annotated[
-    str, typer.Option(help="sgd, adam, adamw or lion, with settings: `sgd:momentum=0.9`.")
+OptimizerWords = Annotated[
+    str, typer.Option(help="sgd, adam, adamw or lion, with settings: sgd:momentum=0.9.")
 ]
 Scheme = Annotated[
-    str,
-    typer.Option(help="full, head_only, last_blocks:K, biases:K, or a scheme's .json file."),
+    str, typer.Option(help="full, head_only, last_blocks:K, biases[:K], a preset, a .json file.")
 ]
 Train = Annotated[
     list[str] | None,
     typer.Option(
         metavar="GLOB=SHARE",
-        help="Train these weights, for this share of their input channels; may be repeated, and "
+        help="Train these weights, for this share of their input channels. May be repeated; "
         "takes the place of --scheme.",
     ),
 ]
-Batch = Annotated[int, typer.Option(min=1, help="Samples in a step.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads that the program uses.")]
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Everything that decides a program, as the command line says it."""
+
+    model: Model
+    dim: Dim = None
+    loss: Loss = "cross_entropy"
+    optimizer: OptimizerWords = "sgd"
+    scheme: Scheme = "full"
+    train: Train = None
+    batch: Annotated[int, typer.Option(min=1, help="Samples in a step.")] = 8
+    accumulate: Annotated[int, typer.Option(min=1, help="Steps that share one update.")] = 1
+    clip_norm: Annotated[float | None, typer.Option(help="Limit of the gradients' norm.")] = None
+    target: Annotated[str, typer.Option(help="host, avx512, avx2, sse, neon-linux...")] = "host"
+    backend: Annotated[str, typer.Option(help="c, or numpy, which needs no compiler.")] = "c"
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: all processors.")] = None
+    memory: Annotated[str | None, typer.Option(help="Budget, such as 64MB or 64MiB.")] = None
+
+    def job(self) -> Job:
+        """The job, its model imported. Raises what importing and looking up names raises."""
+        graph = find_model(self.model, self.dim).load()
+        return Job.of(
+            graph,
+            self.loss,
+            make_optimizer(self.optimizer),
+            make_scheme(graph, self.scheme, self.train),
+            self.batch,
+            self._target(),
+            ClipNorm(self.clip_norm) if self.clip_norm else None,
+            self.accumulate,
+        )
+
+    def _target(self) -> Target:
+        if self.backend not in ("c", "numpy"):
+            raise InputError(f"no back end is called {self.backend!r}; there are c and numpy.")
+        budget = parse_bytes(self.memory) if self.memory else None
+        made = (
+            Target.host if self.target == "host" else functools.partial(Target.named, self.target)
+        )
+        threads = {} if self.threads is None else {"threads": self.threads}
+        return made(backend=self.backend, memory_budget=budget, **threads)
+
+
+def parse_bytes(words: str) -> int:
+    """`64MB`, `1.5 GiB` or a plain number of bytes. Raises InputError for anything else."""
+    match = re.fullmatch(r"([\d.]+)\s*([A-Za-z]*)", words.strip())
+    if not match or match[2].upper() not in _UNITS or match[1].count(".") > 1:
+        raise InputError(f"expected an amount of memory such as 64MB or 64MiB, got {words!r}.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def job_verb(verb: Callable[..., None]) -> Callable[..., None]:
+    """Lets a verb take one JobOptions first, and the command line all of its fields."""
+    own = list(inspect.signature(verb).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type
+        )
+        for f in fields(JobOptions)
+    ]
+    shared[0] = shared[0].replace(default=inspect.Parameter.empty)
+
+    @functools.wraps(verb)
+    def command(**given: Any) -> None:
+        options = JobOptions(**{f.name: given.pop(f.name) for f in fields(JobOptions)})
+        verb(options, **given)
+
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    command.__signature__ = inspect.Signature([*shared, *keyword_only])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*shared, *own]}
+    return command

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-import pockengine as pe
 from pockengine.data.watch import load_recordings
-from pockengine.data.windows import Floats, Labels, shuffled_batches
+from pockengine.data.windows import shuffled_batches
 from pockengine.demo.task import BATCH, EPOCHS, LEARNING_RATE, Person, Scale, person_windows
+from pockengine.frontends.onnx_export import write_back
+from pockengine.runtime.session import Session
 
 HERE = Path(__file__).parent
 
@@ -43,13 +44,7 @@ def new_person() -> Person:
     return person_windows(load_recordings(), facts["held_out_person"], scale)
 
 
-def accuracy(session: pe.Session, x: Floats, y: Labels) -> float:
-    """The share of windows whose largest logit is the right exercise."""
-    parts = [session.predict(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
-    return float((np.concatenate(parts).argmax(1) == y).mean())
-
-
-def train(session: pe.Session, person: Person) -> list[float]:
+def train(session: Session, person: Person) -> list[float]:
     """All epochs; the seconds that each step took."""
     rng = np.random.default_rng(0)
     seconds = []
@@ -66,18 +61,18 @@ def personalise(program: Path, tuned: Path) -> Outcome:
     person = new_person()
     list(shuffled_batches(person.adapt_x, person.adapt_y, BATCH, np.random.default_rng(0)))
     at_rest = resident_bytes()
-    session = pe.Session.load(program)
-    before = accuracy(session, person.test_x, person.test_y)
+    session = Session.load(program)
+    before = session.evaluate(person.test_x, person.test_y)["accuracy"]
     seconds = train(session, person)
     grown = resident_bytes() - at_rest
-    after = accuracy(session, person.test_x, person.test_y)
-    session.export_onnx(tuned)
+    after = session.evaluate(person.test_x, person.test_y)["accuracy"]
+    write_back(HERE / "base_network.onnx", session.state_dict(), tuned)
     return Outcome(
         accuracy_before=before,
         accuracy_after=after,
         step_ms=1000 * statistics.median(seconds),
         training_s=sum(seconds),
-        planned_peak_bytes=session.program.plan.peak_bytes,
+        planned_peak_bytes=session.program.peak_bytes,
         arena_bytes=session.arena_bytes,
         measured_peak_bytes=grown,
     )
