@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from pockengine.errors import InputError
 from pockengine.ir.graph import Graph, Leaf
 from pockengine.ir.op import Array, Value
@@ -27,8 +29,9 @@ def interpret(graph: Graph, arrays: Mapping[str, Array]) -> Result:
         if isinstance(value.op, Leaf):
             env[value] = _leaf_array(graph, value.op, arrays)
         else:
-            result = value.op.ref(*(env[v] for v in value.inputs))
-            env[value] = result.astype(NUMPY[value.dtype], copy=False)
+            with np.errstate(all="ignore"):  # infinities and NaN are results, as in native code
+                result = value.op.ref(*(env[v] for v in value.inputs))
+            env[value] = np.asarray(result, NUMPY[value.dtype])
     return Result(
         {name: env[v] for name, v in graph.outputs.items()},
         {name: env[v] for name, v in graph.updates.items()},

@@ -21,6 +21,7 @@ from pockengine.ir.types import DType, Shape, TensorType
 
 Array = np.ndarray[Any, Any]
 Gradients = tuple["Value | None", ...]
+Axes = tuple[int | None, ...] | None  # an axis of each input, or None: see Op.slice_axes
 Load = Callable[[int, Sequence[str]], str]  # (input number, index expressions) -> C expression
 
 
@@ -91,23 +92,23 @@ class Op:
         """
         raise GraphError(f"{type(self).__name__} has no gradient; freeze what lies before it")
 
-    def slice_axes(self, axis: int, *types: TensorType) -> tuple[int | None, ...] | None:
+    def slice_axes(self, axis: int, *types: Any) -> Axes:
         """Which axis of each input to slice to get the result sliced along `axis`; None: cannot."""
         return None
 
-    def on_sliced(self, axis: int, size: int, *types: TensorType) -> "Op":
+    def on_sliced(self, axis: int, size: int, *types: Any) -> "Op":
         """This operator for a result that has only `size` elements along `axis`."""
         return self
 
-    def flops(self, y: TensorType, *xs: TensorType) -> int:
+    def flops(self, y: TensorType, *xs: Any) -> int:
         """Floating-point operations of one evaluation."""
         return y.size if y.is_float else 0
 
-    def c_expr(self, *args: str) -> str:
+    def c_expr(self, *args: Any) -> str:
         """The C expression of one element, given those of the inputs (elementwise operators)."""
         raise NotImplementedError(f"{type(self).__name__}.c_expr")
 
-    def c_load(self, index: Sequence[str], load: Load, *types: TensorType) -> str:
+    def c_load(self, index: Sequence[str], load: Load, *types: Any) -> str:
         """The C expression of element `index` of the result (operators that only move data).
 
         `types` are the inputs' types followed by the result's type.
