@@ -24,22 +24,41 @@ typedef struct {
   const float *in[POCK_CONV_TAPS], *weight[POCK_CONV_TAPS];
 } dw_taps;
 
-static void sum_taps(const dw_taps *taps, idx c, float *out, int accumulate) {
-  if (c < POCK_VW) {
-    for (idx i = 0; i < c; i++) {
-      float s = accumulate ? out[i] : 0;
-      for (idx t = 0; t < taps->count; t++) s += taps->in[t][i] * taps->weight[t][i];
-      out[i] = s;
-    }
-    return;
+static void sum_taps_narrow(const dw_taps *taps, idx c, float *out, int accumulate) {
+  for (idx i = 0; i < c; i++) {
+    float s = accumulate ? out[i] : 0;
+    for (idx t = 0; t < taps->count; t++) s += taps->in[t][i] * taps->weight[t][i];
+    out[i] = s;
   }
+}
+
+PK_INLINE void sum_taps_wide(const dw_taps *taps, idx count, idx c, float *out, int accumulate) {
   vf tail = vf_load(out + c - POCK_VW); /* before any lane of it is overwritten */
   for (idx i = 0; i < c; i += POCK_VW) {
     idx at = idx_min(i, c - POCK_VW);
     vf s = !accumulate ? (vf){} : i + POCK_VW < c ? vf_load(out + at) : tail;
-    for (idx t = 0; t < taps->count; t++) s += vf_load(taps->in[t] + at) * vf_load(taps->weight[t] + at);
+    for (idx t = 0; t < count; t++)
+      s += vf_load(taps->in[t] + at) * vf_load(taps->weight[t] + at);
     vf_store(out + at, s);
   }
+}
+
+/* The counts met at edges and under a stride of 2 are inlined. */
+static void sum_taps(const dw_taps *taps, idx c, float *out, int accumulate) {
+  if (c < POCK_VW)
+    sum_taps_narrow(taps, c, out, accumulate);
+  else if (accumulate)
+    sum_taps_wide(taps, taps->count, c, out, 1);
+  else if (taps->count == 1)
+    sum_taps_wide(taps, 1, c, out, 0);
+  else if (taps->count == 2)
+    sum_taps_wide(taps, 2, c, out, 0);
+  else if (taps->count == 4)
+    sum_taps_wide(taps, 4, c, out, 0);
+  else if (taps->count == 6)
+    sum_taps_wide(taps, 6, c, out, 0);
+  else
+    sum_taps_wide(taps, taps->count, c, out, 0);
 }
 
 /* Adds a tap; a full list is summed into out and emptied. Returns whether out holds a sum. */
@@ -206,79 +225,85 @@ void pk_depthwise_dx_lines(const pk_conv *g, const float *dy, const float *w, fl
 
 /* ------------------------------------------------------------------ gradient of the weight */
 
-/* dw[kw][c0:c1] += the products of one line of dy with one line of x, output columns ox0..ox1, all
- * inside. x: column 0 of the kernel for output column 0. */
-PK_INLINE void dw_line(int kw, idx sw, idx dil, const float *x, const float *dy, idx c, idx ox0,
-                       idx ox1, float *dw, idx c0, idx c1) {
+/* One kernel row: line y of dy meets a line of x. */
+typedef struct {
+  idx w, ow, c, sw, pw, dil;
+  idx begin, end; /* the output columns all of whose taps are inside */
+} dw_row;
+
+/* acc[k] += x * dy for output column ox, where tap k is inside. */
+PK_INLINE void edge_column(const dw_row *g, int kw, const float *x, const float *dy, idx ox,
+                           vf acc[5]) {
+  vf d = vf_load(dy + ox * g->c);
+  PK_UNROLL for (int k = 0; k < kw; k++) {
+    idx ix = ox * g->sw - g->pw + k * g->dil;
+    if (ix >= 0 && ix < g->w) acc[k] += vf_load(x + ix * g->c) * d;
+  }
+}
+
+/* dw[kw][c0:c1] += the products of one line of dy with one line of x. */
+PK_INLINE void dw_line(const dw_row *g, int kw, const float *x, const float *dy, float *dw, idx c0,
+                       idx c1) {
   for (idx i = c0; i < c1; i += POCK_VW) {
-    idx at = idx_min(i, c1 - POCK_VW);
-    vf acc[2][5];
-    PK_UNROLL for (int k = 0; k < kw; k++) acc[0][k] = acc[1][k] = (vf){};
-    idx ox = ox0;
-    for (; ox + 2 <= ox1; ox += 2) {
+    idx at = idx_min(i, c1 - POCK_VW), ox = 0;
+    vf acc[2][5] = {};
+    for (; ox < g->begin; ox++) edge_column(g, kw, x + at, dy + at, ox, acc[0]);
+    const float *from = x + (ox * g->sw - g->pw) * g->c + at, *grad = dy + ox * g->c + at;
+    for (; ox + 2 <= g->end; ox += 2, from += 2 * g->sw * g->c, grad += 2 * g->c) {
       PK_UNROLL for (int p = 0; p < 2; p++) {
-        vf d = vf_load(dy + (ox + p) * c + at);
+        vf d = vf_load(grad + p * g->c);
         PK_UNROLL for (int k = 0; k < kw; k++)
-          acc[p][k] += vf_load(x + ((ox + p) * sw + k * dil) * c + at) * d;
+          acc[p][k] += vf_load(from + (p * g->sw + k * g->dil) * g->c) * d;
       }
     }
-    if (ox < ox1) {
-      vf d = vf_load(dy + ox * c + at);
-      PK_UNROLL for (int k = 0; k < kw; k++) acc[0][k] += vf_load(x + (ox * sw + k * dil) * c + at) * d;
-    }
+    for (; ox < g->ow; ox++) edge_column(g, kw, x + at, dy + at, ox, acc[0]);
     vi fresh = vf_lanes_from(i - at); /* the last vector overlaps the one before */
     PK_UNROLL for (int k = 0; k < kw; k++) {
-      vf old = vf_load(dw + k * c + at);
-      vf_store(dw + k * c + at, vf_select(fresh, old + (acc[0][k] + acc[1][k]), old));
+      vf old = vf_load(dw + k * g->c + at);
+      vf_store(dw + k * g->c + at, vf_select(fresh, old + (acc[0][k] + acc[1][k]), old));
     }
   }
 }
 
-/* dw[c0:c1] += x * dy over output columns ox0..ox1 of one tap, fewer channels than a vector. */
-static void dw_line_narrow(idx sw, const float *x, const float *dy, idx c, idx ox0, idx ox1,
-                           float *dw, idx c0, idx c1) {
-  for (idx ox = ox0; ox < ox1; ox++) {
-    for (idx i = c0; i < c1; i++) dw[i] += x[ox * sw * c + i] * dy[ox * c + i];
+/* The same for any kernel width and any number of channels. */
+static void dw_line_any(const dw_row *g, idx kw, const float *x, const float *dy, float *dw, idx c0,
+                        idx c1) {
+  for (idx k = 0; k < kw; k++) {
+    for (idx ox = 0; ox < g->ow; ox++) {
+      idx ix = ox * g->sw - g->pw + k * g->dil;
+      if (ix < 0 || ix >= g->w) continue;
+      const float *from = x + ix * g->c, *grad = dy + ox * g->c;
+      PK_EACH for (idx c = c0; c < c1; c++) dw[k * g->c + c] += from[c] * grad[c];
+    }
   }
 }
 
-/* All taps of one kernel row that are inside, for output columns ox0..ox1. */
-static void dw_line_taps(const pk_conv *g, const float *x, const float *dy, idx ox0, idx ox1,
-                         float *dw, idx c0, idx c1) {
-  for (idx kw = 0; kw < g->kw; kw++) {
-    idx begin = idx_max(ox0, inner_begin(g->pw - kw * g->dw, g->sw));
-    idx end = inner_end(g->w, ox1, 1, g->sw, g->pw - kw * g->dw, 1, begin);
-    const float *from = x + kw * g->dw * g->c;
-    if (c1 - c0 < POCK_VW)
-      dw_line_narrow(g->sw, from, dy, g->c, begin, end, dw + kw * g->c, c0, c1);
-    else
-      dw_line(1, g->sw, 1, from, dy, g->c, begin, end, dw + kw * g->c, c0, c1);
-  }
-}
-
-/* One line of dy with one line of x: the inlined variant where all columns are inside. */
-static void dw_kernel_row(const pk_conv *g, const float *x, const float *dy, float *dw, idx c0,
-                          idx c1) {
-  idx begin = idx_min(g->ow, inner_begin(g->pw, g->sw));
-  idx end = inner_end(g->w, g->ow, g->kw, g->sw, g->pw, g->dw, begin);
-  int inlined = c1 - c0 >= POCK_VW && (g->kw == 3 || g->kw == 5);
-  if (!inlined) begin = end = g->ow;
-  x -= g->pw * g->c;
-  dw_line_taps(g, x, dy, 0, begin, dw, c0, c1);
-  if (inlined && g->kw == 3) dw_line(3, g->sw, g->dw, x, dy, g->c, begin, end, dw, c0, c1);
-  if (inlined && g->kw == 5) dw_line(5, g->sw, g->dw, x, dy, g->c, begin, end, dw, c0, c1);
-  dw_line_taps(g, x, dy, end, g->ow, dw, c0, c1);
+static void dw_kernel_row(const dw_row *row, idx kw, const float *x, const float *dy, float *dw,
+                          idx c0, idx c1) {
+  int wide = c1 - c0 >= POCK_VW;
+  if (wide && kw == 3 && row->dil == 1 && row->sw == 1)
+    dw_line(&(dw_row){row->w, row->ow, row->c, 1, row->pw, 1, row->begin, row->end}, 3, x, dy, dw,
+            c0, c1);
+  else if (wide && kw == 3)
+    dw_line(row, 3, x, dy, dw, c0, c1);
+  else if (wide && kw == 5)
+    dw_line(row, 5, x, dy, dw, c0, c1);
+  else
+    dw_line_any(row, kw, x, dy, dw, c0, c1);
 }
 
 void pk_depthwise_dw(const pk_conv *g, const float *x, const float *dy, float *dw, idx c0, idx c1) {
   for (idx t = 0; t < g->kh * g->kw; t++) memset(dw + t * g->c + c0, 0, (c1 - c0) * sizeof(float));
+  idx begin = idx_min(g->ow, inner_begin(g->pw, g->sw));
+  idx end = inner_end(g->w, g->ow, g->kw, g->sw, g->pw, g->dw, begin);
+  dw_row row = {g->w, g->ow, g->c, g->sw, g->pw, g->dw, begin, end};
   for (idx line = 0; line < g->n * g->oh; line++) {
     const float *image = x + line / g->oh * g->h * g->w * g->c;
     const float *dy_line = dy + line * g->ow * g->c;
     idx kh0, kh1, y = line % g->oh * g->sh - g->ph;
     rows_inside(y, g->h, g->kh, g->dh, &kh0, &kh1);
     for (idx kh = kh0; kh < kh1; kh++)
-      dw_kernel_row(g, image + (y + kh * g->dh) * g->w * g->c, dy_line, dw + kh * g->kw * g->c, c0,
-                    c1);
+      dw_kernel_row(&row, g->kw, image + (y + kh * g->dh) * g->w * g->c, dy_line,
+                    dw + kh * g->kw * g->c, c0, c1);
   }
 }

@@ -10,8 +10,8 @@
 #define NR (2 * POCK_VW)
 #define MR POCK_MR
 
-typedef void tile_fn(const float *a, idx lda, const float *bp, idx k, float *c, idx ldc, idx cols,
-                     int accumulate);
+typedef void tile_fn(const float *a, idx lda, const float *b, idx ldb, idx k, float *c, idx ldc,
+                     idx cols, int accumulate);
 
 /* c[mr][cols] from registers, cols < nv * VW. */
 PK_INLINE void store_edge(int mr, int nv, vf acc[][2], float *c, idx ldc, idx cols,
@@ -32,16 +32,16 @@ PK_INLINE void store_tile(int mr, int nv, vf acc[][2], float *c, idx ldc, int ac
   }
 }
 
-/* Element (r, p) of the A tile is a[r * row_step + p * k_step]. */
-PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, const float *bp, idx k,
-                    float *c, idx ldc, idx cols, int accumulate) {
+/* Element (r, p) of the A tile is a[r * row_step + p * k_step]; row p of B is b + p * ldb. */
+PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, const float *b,
+                    idx ldb, idx k, float *c, idx ldc, idx cols, int accumulate) {
   vf acc[MR][2];
   PK_UNROLL for (int r = 0; r < mr; r++) acc[r][0] = acc[r][1] = (vf){};
-  for (idx p = 0; p < k; p++, bp += NR, a += k_step) {
-    vf b[2];
-    PK_UNROLL for (int v = 0; v < nv; v++) b[v] = vf_load(bp + v * POCK_VW);
+  for (idx p = 0; p < k; p++, b += ldb, a += k_step) {
+    vf row[2];
+    PK_UNROLL for (int v = 0; v < nv; v++) row[v] = vf_load(b + v * POCK_VW);
     PK_UNROLL for (int r = 0; r < mr; r++) {
-      PK_UNROLL for (int v = 0; v < nv; v++) acc[r][v] += a[r * row_step] * b[v];
+      PK_UNROLL for (int v = 0; v < nv; v++) acc[r][v] += a[r * row_step] * row[v];
     }
   }
   if (cols == nv * POCK_VW)
@@ -50,17 +50,17 @@ PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, co
     store_edge(mr, nv, acc, c, ldc, cols, accumulate);
 }
 
-/* One function per tile height and width. `nn` reads A in place with rows lda apart; `tn` reads it
- * packed as [k][mr], for products with A transposed. */
-#define TILE(mr, nv)                                                                              \
-  static void nn_##mr##x##nv(const float *a, idx lda, const float *bp, idx k, float *c, idx ldc, \
-                             idx cols, int accumulate) {                                          \
-    tile(mr, nv, a, lda, 1, bp, k, c, ldc, cols, accumulate);                                     \
-  }                                                                                               \
-  static void tn_##mr##x##nv(const float *a, idx lda, const float *bp, idx k, float *c, idx ldc, \
-                             idx cols, int accumulate) {                                          \
-    (void)lda;                                                                                    \
-    tile(mr, nv, a, 1, mr, bp, k, c, ldc, cols, accumulate);                                      \
+/* One function per tile height and width. `nn`: rows of the A tile are lda apart, B is packed. `tn`:
+ * A is transposed, its columns are lda apart. */
+#define TILE(mr, nv)                                                                               \
+  static void nn_##mr##x##nv(const float *a, idx lda, const float *b, idx ldb, idx k, float *c,   \
+                             idx ldc, idx cols, int accumulate) {                                  \
+    (void)ldb;                                                                                     \
+    tile(mr, nv, a, lda, 1, b, NR, k, c, ldc, cols, accumulate);                                   \
+  }                                                                                                \
+  static void tn_##mr##x##nv(const float *a, idx lda, const float *b, idx ldb, idx k, float *c,   \
+                             idx ldc, idx cols, int accumulate) {                                  \
+    tile(mr, nv, a, 1, lda, b, ldb, k, c, ldc, cols, accumulate);                                  \
   }
 #define TILES(mr) TILE(mr, 1) TILE(mr, 2)
 #define ROW(kind, mr) {kind##_##mr##x1, kind##_##mr##x2}
@@ -118,7 +118,7 @@ static void gemm_slice(const float *a, idx lda, const float *bp, idx panel_step,
     idx cols = idx_min(NR, N - j);
     for (idx i = 0, mr; i < rows; i += mr) {
       mr = tile_rows(rows - i);
-      nn_tiles[mr - 1][cols > POCK_VW](a + i * lda, lda, bp, k, c + i * ldc + j, ldc, cols,
+      nn_tiles[mr - 1][cols > POCK_VW](a + i * lda, lda, bp, NR, k, c + i * ldc + j, ldc, cols,
                                        accumulate);
     }
   }
@@ -152,15 +152,19 @@ PK_INLINE void pack_a_tile(const float *from, idx lda, idx k, idx mr, float *to)
   }
 }
 
-/* One block of k rows of A and B and at most POCK_TN_NC columns: bp is its packed B. */
-static void gemm_tn_block(const float *a, idx lda, const float *bp, idx k, idx m0, idx m1, idx cols,
-                          float *c, idx ldc, int accumulate, float *ap) {
+/* One block of k rows of A^T and B: c[m0:m1][cols] += . Panels of B are panel_step floats apart and
+ * their rows ldb. A tile that serves many panels is packed into `ap` first, so that its rows do not
+ * compete for the same lines of the cache. */
+static void gemm_tn_block(const float *a, idx lda, const float *b, idx ldb, idx panel_step, idx k,
+                          idx m0, idx m1, idx cols, float *c, idx ldc, int accumulate, float *ap) {
+  int pack = cols > 3 * NR;
   for (idx m = m0, mr; m < m1; m += mr) {
     mr = tile_rows(m1 - m);
-    pack_a_tile(a + m, lda, k, mr, ap);
+    if (pack) pack_a_tile(a + m, lda, k, mr, ap);
     for (idx j = 0; j < cols; j += NR) {
-      idx w = idx_min(NR, cols - j);
-      tn_tiles[mr - 1][w > POCK_VW](ap, 0, bp + j * k, k, c + m * ldc + j, ldc, w, accumulate);
+      idx width = idx_min(NR, cols - j);
+      tn_tiles[mr - 1][width > POCK_VW](pack ? ap : a + m, pack ? mr : lda, b + j / NR * panel_step,
+                                        ldb, k, c + m * ldc + j, ldc, width, accumulate);
     }
   }
 }
@@ -168,12 +172,16 @@ static void gemm_tn_block(const float *a, idx lda, const float *bp, idx k, idx m
 void pk_gemm_tn(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1, idx N, idx K,
                 float *c, idx ldc, int accumulate, float *scratch) {
   float *ap = scratch, *bp = scratch + POCK_TN_KC * MR;
+  int pack = m1 - m0 > 3 * MR || N % POCK_VW != 0; /* else B is read in place */
   for (idx n = 0; n < N; n += POCK_TN_NC) {
-    idx cols = idx_min(POCK_TN_NC, N - n);
-    for (idx k0 = 0; k0 < K; k0 += POCK_TN_KC) {
+    idx cols = idx_min(POCK_TN_NC, N - n), k0 = 0;
+    do {
       idx k = idx_min(POCK_TN_KC, K - k0);
-      pk_pack_b(b + k0 * ldb + n, ldb, 1, k, cols, bp, 0, ceil_div(cols, NR));
-      gemm_tn_block(a + k0 * lda, lda, bp, k, m0, m1, cols, c + n, ldc, accumulate || k0 > 0, ap);
-    }
+      const float *from = b + k0 * ldb + n;
+      if (pack) pk_pack_b(from, ldb, 1, k, cols, bp, 0, ceil_div(cols, NR));
+      gemm_tn_block(a + k0 * lda, lda, pack ? bp : from, pack ? NR : ldb, pack ? k * NR : NR, k, m0,
+                    m1, cols, c + n, ldc, accumulate || k0 > 0, ap);
+      k0 += POCK_TN_KC;
+    } while (k0 < K);
   }
 }
