@@ -48,7 +48,7 @@ def import_torch(model: Model, example_inputs: Examples) -> Graph:
     warning.
 
     Raises UnsupportedError with a table of everything that cannot be imported, and ImportModelError
-    when torch.export cannot trace the model, or a tensor is of a dtype that pockengine does not have.
+    when torch.export cannot trace the model or a tensor is of an unknown dtype.
     """
     graph, found = _imported(_source(model, example_inputs))
     refuse(found)

@@ -15,8 +15,8 @@ import torch
 from pockengine.ir.graph import Const, Leaf, Param, State, leaf, topological
 from pockengine.ir.op import Array, Value
 from pockengine.ir.types import BATCH, FLOATS, DType, TensorType
+from pockengine.ops.constant import Full, Iota
 from pockengine.ops.elementwise import Cast
-from pockengine.ops.shape import Full, Iota
 
 Number = int | float | bool
 Scalar = Value | Number
@@ -79,7 +79,7 @@ class Context:
         return leaf(Const, name, self.data[name])
 
     def constant(self, value: Scalar) -> Array | None:
-        """The array that `value` always is; None when it depends on inputs, weights or the batch."""
+        """The array that `value` always is; None when inputs, weights or the batch decide."""
         if not isinstance(value, Value):
             return np.asarray(value)
         for v in topological([value]):

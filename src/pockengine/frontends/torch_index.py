@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from pockengine.ops.build import add, mul
 
 from pockengine.frontends.torch_context import (
     BatchFixed,
@@ -20,7 +19,9 @@ from pockengine.frontends.torch_context import (
 from pockengine.frontends.torch_shape import broadcast, reshaped, sliced, taken, transposed
 from pockengine.ir.op import Array, Value
 from pockengine.ops import elementwise as ew
-from pockengine.ops import shape as sh
+from pockengine.ops.build import add, mul
+from pockengine.ops.constant import Iota
+from pockengine.ops.index import Gather, GatherElements, Put
 
 TAKE_LIMIT = 64  # more places than this become a constant tensor, not a field of the operator
 
@@ -28,7 +29,7 @@ TAKE_LIMIT = 64  # more places than this become a constant tensor, not a field o
 def _embedding(
     ctx: Context, weight: Value, indices: Value, padding_idx: int = -1, *args: object
 ) -> Value:
-    return sh.Gather(0)(weight, indices)
+    return Gather(0)(weight, indices)
 
 
 def _index_select(ctx: Context, x: Value, dim: int, index: Value) -> Value:
@@ -39,7 +40,7 @@ def gathered(ctx: Context, x: Value, axis: int, index: Value) -> Value:
     """x with the axis replaced by the axes of `index`; negative places count from the end."""
     known = ctx.constant(index)
     if known is None:
-        return sh.Gather(axis)(x, _from_front(index, x.shape[axis]))
+        return Gather(axis)(x, _from_front(index, x.shape[axis]))
     places = np.asarray(known) % x.shape[axis]
     flat = places.ravel()
     if is_batch(x.shape[axis]) and flat.max(initial=0) >= TAKE_LIMIT:
@@ -47,7 +48,7 @@ def gathered(ctx: Context, x: Value, axis: int, index: Value) -> Value:
     if flat.size <= TAKE_LIMIT and len(set(flat.tolist())) == flat.size:
         shape = (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
         return reshaped(taken(x, axis, flat), shape)
-    return sh.Gather(axis)(x, ctx.const(places.astype(np.int64)))
+    return Gather(axis)(x, ctx.const(places.astype(np.int64)))
 
 
 def _from_front(index: Value, size: int) -> Value:
@@ -60,7 +61,7 @@ def _gather(ctx: Context, x: Value, dim: int, index: Value, sparse_grad: bool = 
     axis = axis_of(dim, x.type.rank)
     for a, n in enumerate(index.shape):
         x = x if a == axis else sliced(x, a, 0, n)
-    return sh.GatherElements(axis)(x, index)
+    return GatherElements(axis)(x, index)
 
 
 def _index(ctx: Context, x: Value, indices: Sequence[Value | None]) -> Value:
@@ -125,7 +126,7 @@ def _put(x: Value, axis: int, known: Array, values: Value) -> Value:
     places = np.flatnonzero(known) if known.dtype == bool else known % x.shape[axis]
     shape = (*x.shape[:axis], len(places), *x.shape[axis + 1 :])
     piece = broadcast(to(values, x.dtype), shape)
-    return sh.Put(axis, tuple(int(i) for i in places))(x, piece)
+    return Put(axis, tuple(int(i) for i in places))(x, piece)
 
 
 def _scatter(
@@ -137,13 +138,13 @@ def _scatter(
     if index.shape[axis] != 1 or any(index.shape[a] != x.shape[a] for a in rows) or kwargs:
         raise Refused("scattering to more than one place in a row")
     count = [x.shape[axis] if a == axis else 1 for a in range(x.type.rank)]
-    here = ew.Equal()(sh.Iota(tuple(count), axis, index.dtype)(), index)
+    here = ew.Equal()(Iota(tuple(count), axis, index.dtype)(), index)
     return ew.Where()(here, operand(value, x.dtype), x)
 
 
 def _one_hot(ctx: Context, x: Value, num_classes: int = -1) -> Value:
     classes = ctx.result.shape[-1]
-    here = ew.Equal()(reshaped(x, (*x.shape, 1)), sh.Iota((classes,), 0, x.dtype)())
+    here = ew.Equal()(reshaped(x, (*x.shape, 1)), Iota((classes,), 0, x.dtype)())
     return to(here, ctx.result.dtype)
 
 

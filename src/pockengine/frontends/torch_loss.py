@@ -1,14 +1,13 @@
 """PyTorch's losses, for models that return their own."""
 
-from pockengine.ops.build import add, div, mul, sub
-from pockengine.ops.reduce import Mean, Sum
-from pockengine.ops.softmax import LogSoftmax
-
 from pockengine.frontends.torch_context import Context, Handler, Refused, operand, to
 from pockengine.ir.op import Value
 from pockengine.ops import elementwise as ew
+from pockengine.ops.build import add, div, mul, sub
+from pockengine.ops.index import Gather
 from pockengine.ops.loss import CrossEntropy, bce_with_logits, huber, l1, mse
-from pockengine.ops.shape import Gather
+from pockengine.ops.reduce import Mean, Sum
+from pockengine.ops.softmax import LogSoftmax
 
 NONE, MEAN, SUM = 0, 1, 2  # ATen's numbers of the reductions
 

@@ -4,11 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from pockengine.ops.build import add, mul
-from pockengine.ops.matmul import MatMul
-from pockengine.ops.random import Dropout, RandomUniform
-from pockengine.ops.reduce import Max, Mean
-from pockengine.ops.softmax import LogSoftmax, Softmax
 
 from pockengine.frontends.torch_context import (
     Context,
@@ -22,8 +17,11 @@ from pockengine.frontends.torch_shape import reshaped, sliced
 from pockengine.ir.graph import State
 from pockengine.ir.op import Value
 from pockengine.ops.attention import attention
+from pockengine.ops.build import add, mul
+from pockengine.ops.constant import Full
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.elementwise import Add, Floor, Sigmoid
+from pockengine.ops.matmul import MatMul
 from pockengine.ops.norm import (
     BatchNorm,
     Normalize,
@@ -34,8 +32,10 @@ from pockengine.ops.norm import (
     rms_norm,
 )
 from pockengine.ops.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, MaxPool
+from pockengine.ops.random import Dropout, RandomUniform
+from pockengine.ops.reduce import Max, Mean
 from pockengine.ops.resize import Resize
-from pockengine.ops.shape import Full
+from pockengine.ops.softmax import LogSoftmax, Softmax
 
 Ints = int | Sequence[int]
 Padding = tuple[tuple[int, int], ...]

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from pockengine.ops.build import add, mul
 
 from pockengine.frontends.torch_context import (
     BatchFixed,
@@ -26,6 +25,9 @@ from pockengine.ir.op import Value
 from pockengine.ir.types import BATCH
 from pockengine.ops import elementwise as ew
 from pockengine.ops import shape as sh
+from pockengine.ops.build import add, mul
+from pockengine.ops.constant import Full, Iota
+from pockengine.ops.index import Put, Take
 
 MANY = (
     64  # a bound below this on a batch axis is taken as a plain number, not one made from the batch
@@ -73,7 +75,7 @@ def filled(ctx: Context, value: Scalar) -> Value:
     if isinstance(value, Value):
         return broadcast(to(value, ctx.result.dtype), ctx.result.shape)
     number = cast_number(plain(value), ctx.result.dtype)
-    return sh.Full(ctx.result.shape, ctx.result.dtype, number)()
+    return Full(ctx.result.shape, ctx.result.dtype, number)()
 
 
 def _same(ctx: Context, x: Value, *args: object, **kwargs: object) -> Value:
@@ -219,7 +221,7 @@ def taken(x: Value, axis: int, places: Sequence[int] | np.ndarray) -> Value:
         return sliced(x, axis, indices[0], indices[-1] + 1, step)
     if is_batch(x.shape[axis]):
         raise BatchFixed("picks samples of the batch by number")
-    return sh.Take(axis, tuple(indices))(x)
+    return Take(axis, tuple(indices))(x)
 
 
 def _reflection_pad(ctx: Context, x: Value, pad: Sequence[int]) -> Value:
@@ -294,7 +296,7 @@ def _arange(ctx: Context, *args: Number, **kwargs: object) -> Value:
 
 def _counted(ctx: Context, start: Number, step: Number) -> Value:
     dtype = ctx.result.dtype
-    y = sh.Iota(ctx.result.shape, 0, dtype)()
+    y = Iota(ctx.result.shape, 0, dtype)()
     y = y if step == 1 else mul(y, cast_number(plain(step), dtype))
     return y if start == 0 else add(y, cast_number(plain(start), dtype))
 
@@ -304,7 +306,7 @@ def _linspace(ctx: Context, start: float, end: float, steps: int, **kwargs: obje
 
 
 def _eye(ctx: Context, *args: int, **kwargs: object) -> Value:
-    row, column = (sh.Iota(ctx.result.shape, axis, "i64")() for axis in (0, 1))
+    row, column = (Iota(ctx.result.shape, axis, "i64")() for axis in (0, 1))
     return to(ew.Equal()(row, column), ctx.result.dtype)
 
 
@@ -320,7 +322,7 @@ def _triangle(
     x: Value, comparison: type[ew.LessEqual] | type[ew.GreaterEqual], diagonal: int
 ) -> Value:
     plane = x.shape[-2:]
-    row, column = (sh.Iota(plane, axis, "i64")() for axis in (0, 1))
+    row, column = (Iota(plane, axis, "i64")() for axis in (0, 1))
     kept = comparison()(column, add(row, diagonal) if diagonal else row)
     return ew.Where()(kept, x, operand(0, x.dtype))
 
@@ -356,7 +358,7 @@ def _written(x: Value, piece: Value, axis: int, places: range) -> Value:
     if is_batch(size):
         raise BatchFixed("writes into samples of the batch by number")
     if places.step != 1:
-        return sh.Put(axis, tuple(places))(x, piece)
+        return Put(axis, tuple(places))(x, piece)
     parts = [sliced(x, axis, 0, places.start), piece, sliced(x, axis, places.stop, size)]
     return concatenated([p for p in parts if p.shape[axis]], axis)
 
