@@ -64,7 +64,9 @@ class Graph:
     outputs: Mapping[str, Value]
     updates: Mapping[str, Value] = field(default_factory=dict)
     data: Mapping[str, Array] = field(default_factory=dict, repr=False)
-    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of a tied tensor -> its name
+    aliases: Mapping[str, str] = field(
+        default_factory=dict
+    )  # other names of a tied tensor -> its name
 
     def values(self) -> list[Value]:
         """Every value that an output or update needs, operands first; inputs always included."""

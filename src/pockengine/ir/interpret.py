@@ -1,4 +1,4 @@
-"""Runs a graph by calling each operator's `ref`: the oracle that every back end is compared with."""
+"""Runs a graph by calling each operator's `ref`: the oracle that back ends are compared with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

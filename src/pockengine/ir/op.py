@@ -4,7 +4,7 @@
     class Exp(Op):
         def infer(self, x): return x                       # type of the result, raising in words
         def ref(self, x): return np.exp(x)                 # the meaning, in NumPy
-        def vjp(self, g, y, x): return (mul(g, y),)        # one gradient an input, built from operators
+        def vjp(self, g, y, x): return (mul(g, y),)        # a gradient for each input, from operators
         def c_expr(self, x): return f"pk_exp({x})"         # how C computes one element
 
 Calling an operator on values makes a value: `Exp()(x)`. Tests come from `samples` and `errors`.
@@ -51,7 +51,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Sample:
-    """An operator with inputs to try it on; `differentiable` lists the inputs to check gradients of."""
+    """An operator with inputs to try it on; `differentiable` lists those to check gradients of."""
 
     op: "Op"
     arrays: tuple[Array, ...]
@@ -68,7 +68,7 @@ class ErrorSample:
 
 
 class Op:
-    """Base class of all operators. Subclasses are frozen dataclasses whose fields are parameters."""
+    """Base class of all operators. Subclasses are frozen dataclasses; fields are parameters."""
 
     elementwise: ClassVar[bool] = False  # y[i] depends on x[i] alone, inputs broadcast as in NumPy
     commutative: ClassVar[bool] = False

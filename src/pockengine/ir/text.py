@@ -14,6 +14,7 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 from pockengine.errors import GraphError
 from pockengine.ir.graph import Graph, Leaf
@@ -79,7 +80,7 @@ def _parse_value(
         raise ValueError("expected '%id = Op(fields)(%operands) : type'")
     type_ = TensorType.parse(match["type"])
     call = ast.parse(f"f({match['fields']})", mode="eval").body
-    parameters = {str(k.arg): _literal(k.value) for k in call.keywords}  # type: ignore[attr-defined]
+    parameters: dict[str, Any] = {str(k.arg): _literal(k.value) for k in call.keywords}  # type: ignore[attr-defined]
     cls = ops[match["op"]]
     op = cls(**parameters, type=type_) if issubclass(cls, Leaf) else cls(**parameters)
     inputs = tuple(values[i.strip()] for i in (match["args"] or "").split(",") if i.strip())

@@ -8,7 +8,7 @@ operator ever sees a symbol, and shape arithmetic is integer arithmetic.
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,9 @@ NUMPY: dict[DType, np.dtype[Any]] = {
 FLOATS = ("f32", "f64")
 INTEGERS = ("i32", "i64", "u8")
 BATCH = 1009
-
-
-def dims() -> Any:
-    """Marks an operator's field as one that holds dimensions, so that `with_batch` rescales it."""
-    return field(metadata={"dims": True})
+# Marks an operator's field as one that holds dimensions, so that `with_batch` rescales it:
+#     shape: Shape = field(metadata=DIMS)
+DIMS = {"dims": True}
 
 
 def dtype_of(array: np.ndarray[Any, Any]) -> DType:

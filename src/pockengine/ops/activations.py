@@ -1,5 +1,7 @@
-"""Activation functions. Gradients that need only a truth value make it by comparison, so that a pass can
-keep bits in place of floats."""
+"""Activation functions.
+
+A gradient that needs only a truth value makes it by comparison, so that a pass can keep bits.
+"""
 
 import math
 from collections.abc import Iterable
@@ -229,7 +231,7 @@ _TANH_SCALE, _TANH_CUBE = math.sqrt(2.0 / math.pi), 0.044715
 
 @dataclass(frozen=True)
 class Gelu(Unary):
-    """y = x (1 + erf(x / sqrt 2)) / 2, or approximated by x (1 + tanh u) / 2, u = s (x + 0.044715 x^3).
+    """y = x (1 + erf(x / sqrt 2)) / 2, or nearly so: x (1 + tanh u) / 2, u = s (x + 0.044715 x^3).
 
     dy/dx = (1 + erf(x / sqrt 2)) / 2 + x e^(-x^2 / 2) / sqrt(2 pi); s = sqrt(2 / pi).
     """

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pockengine.ir.op import Array, ErrorSample, Gradients, Sample, Value, require
-from pockengine.ir.types import NUMPY, DType, TensorType
+from pockengine.ir.types import FLOATS, NUMPY, DType, TensorType
 from pockengine.ops.compare import Equal, Greater, Less, where
 from pockengine.ops.pointwise import (
     ANY,
-    FLOATS,
     INFINITE,
     NUMBERS,
     Binary,
@@ -119,7 +118,7 @@ class Div(Binary):
 
 @dataclass(frozen=True)
 class Pow(Binary):
-    """y = a ^ b. dy/da = b a^(b-1), which is 0 for b = 0; dy/db = y log a, taken as 0 where a <= 0."""
+    """y = a ^ b. dy/da = b a^(b-1), which is 0 for b = 0; dy/db = y log a, or 0 where a <= 0."""
 
     accepts = FLOATS
     torch = "torch.pow"
@@ -277,7 +276,7 @@ class Sign(Unary):
     torch = "torch.sign"
 
     def ref(self, x: Array) -> Array:
-        return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
+        return as_dtype(np.subtract(x > 0, x < 0, dtype=np.int8), x)
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
         return (None,)

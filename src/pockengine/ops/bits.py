@@ -1,14 +1,14 @@
 """Truth values eight to a byte, for what the backward pass keeps of the forward."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import ClassVar
 
 import numpy as np
 
 from pockengine.ir.op import Array, ErrorSample, Op, Sample, require
-from pockengine.ir.types import Shape, TensorType, dims
+from pockengine.ir.types import DIMS, Shape, TensorType
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PackBits(Op):
 class UnpackBits(Op):
     """The inverse of PackBits: u8[ceil(size / 8)] -> bool[shape]."""
 
-    shape: Shape = dims()
+    shape: Shape = field(metadata=DIMS)
 
     kernel: ClassVar[str] = "unpack_bits"
 

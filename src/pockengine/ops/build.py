@@ -40,9 +40,7 @@ def axis_of(x: Value, axis: int) -> int:
     """`axis` counted from the front. Raises GraphError when x has no such axis."""
     rank = x.type.rank
     if not -rank <= axis < rank:
-        raise GraphError(
-            f"axis {axis} of {x.type}, which has {rank}; give one in [{-rank}, {rank})"
-        )
+        raise GraphError(f"expected an axis in [{-rank}, {rank}) of {x.type}, got {axis}")
     return axis % rank
 
 

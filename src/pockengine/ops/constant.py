@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from pockengine.ir.op import Array, Axes, ErrorSample, Gradients, Load, Op, Sample, Value, require
-from pockengine.ir.types import NUMPY, DType, Shape, TensorType, dims
+from pockengine.ir.types import DIMS, NUMPY, DType, Shape, TensorType
 
 Number = float | int | bool
 
@@ -48,7 +48,7 @@ class Movement(Op):
 class Full(Movement):
     """y[...] = value. () -> dtype[shape]"""
 
-    shape: Shape = dims()
+    shape: Shape = field(metadata=DIMS)
     dtype: DType
     value: Number
 
@@ -91,7 +91,7 @@ class Full(Movement):
 class Iota(Movement):
     """y[..., i, ...] = i, counted along `axis`. () -> dtype[shape]"""
 
-    shape: Shape = dims()
+    shape: Shape = field(metadata=DIMS)
     axis: int
     dtype: DType
 

@@ -9,13 +9,13 @@ inputs, and each one's gradients are the other two. ConvInputGrad is the transpo
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from pockengine.ir.op import Array, ErrorSample, Gradients, Op, Sample, Value, require
-from pockengine.ir.types import Shape, TensorType, dims
+from pockengine.ir.types import DIMS, Shape, TensorType
 from pockengine.ops.windows import (
     Padding,
     activation,
@@ -189,7 +189,7 @@ class ConvInputGrad(_Convolution):
     `size` is the spatial size of the result, which stride and padding alone leave open.
     """
 
-    size: Shape = dims()
+    size: Shape = field(metadata=DIMS)
 
     kernel: ClassVar[str] = "conv_input_grad"
 

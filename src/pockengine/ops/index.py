@@ -1,26 +1,27 @@
-"""Operators that read or write along one axis by index: known indices (Take, Put), or a tensor of them."""
+"""Reading and writing along one axis by index: by known indices, or by a tensor of them."""
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from pockengine.errors import InputError
 from pockengine.ir.op import Array, Axes, ErrorSample, Gradients, Op, Sample, Value, require
-from pockengine.ir.types import INTEGERS, Shape, TensorType, dims
+from pockengine.ir.types import DIMS, INTEGERS, Shape, TensorType
 from pockengine.ops.arithmetic import Add
 from pockengine.ops.constant import Full, Movement, replaced
 
 
-def _at(axis: int, index: object) -> tuple[object, ...]:
+def _at(axis: int, index: Array) -> tuple[Any, ...]:
     return (*(slice(None),) * axis, index)
 
 
 @dataclass(frozen=True)
 class Take(Movement):
-    """Elements at `indices`, known at compile time, along `axis`. y[.., k, ..] = x[.., indices[k], ..]"""
+    """y[.., k, ..] = x[.., indices[k], ..] along `axis`; the indices are known at compile time."""
 
     axis: int
     indices: Shape
@@ -38,7 +39,7 @@ class Take(Movement):
         return np.take(x, np.array(self.indices, np.int64), self.axis)
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
-        """Put into zeros; where an index is repeated, its n-th gradients make the n-th of several sums."""
+        """Put into zeros; the n-th gradients of repeated indices make the n-th of several terms."""
         seen: Counter[int] = Counter()
         rounds: dict[int, list[int]] = {}
         for position, i in enumerate(self.indices):
@@ -76,7 +77,7 @@ class Take(Movement):
 
 @dataclass(frozen=True)
 class Put(Movement):
-    """x with the elements at `indices` along `axis`, all different, replaced by `piece`. (x, piece) -> x's"""
+    """x with `piece` in place of the elements at `indices`, all different, along `axis`."""
 
     axis: int
     indices: Shape
@@ -179,13 +180,13 @@ class Gather(Movement):
 
 @dataclass(frozen=True)
 class ScatterAdd(Movement):
-    """The gradient of Gather: zeros with `size` along `axis`, and g[a.., i.., b..] added at idx[i..].
+    """The gradient of Gather: zeros with `size` along `axis`, g[a.., i.., b..] added at idx[i..].
 
     (idx[I..], g[A.., I.., B..]) -> [A.., size, B..]; additions are made in the order of idx.
     """
 
     axis: int
-    size: int = dims()
+    size: int = field(metadata=DIMS)
 
     kernel = "scatter_add"
     linear_in = (1,)
@@ -236,7 +237,7 @@ class ScatterAdd(Movement):
 class GatherElements(Movement):
     """y[.., i, ..] = x[.., idx[.., i, ..], ..]: each element has its own index along `axis`.
 
-    (x[A.., K, B..], idx[A.., I, B..] of integers) -> [A.., I, B..]; `ref` raises InputError out of range.
+    (x[A.., K, B..], idx[A.., I, B..] of integers) -> [A.., I, B..]; InputError out of range.
     """
 
     axis: int
@@ -276,13 +277,13 @@ class GatherElements(Movement):
 
 @dataclass(frozen=True)
 class ScatterAddElements(Movement):
-    """The gradient of GatherElements: zeros with `size` along `axis`, and g added at each one's index.
+    """The gradient of GatherElements: zeros with `size` along `axis`, g added at each one's index.
 
     (idx[A.., I, B..], g of that shape) -> [A.., size, B..]
     """
 
     axis: int
-    size: int = dims()
+    size: int = field(metadata=DIMS)
 
     kernel = "scatter_add_elements"
     linear_in = (1,)
@@ -296,7 +297,7 @@ class ScatterAddElements(Movement):
     def ref(self, idx: Array, g: Array) -> Array:
         _check_range(self, idx, self.size)
         result = np.zeros(replaced(g.shape, self.axis, self.size), g.dtype)
-        places = list(np.indices(idx.shape, sparse=True))
+        places: list[Array] = list(np.indices(idx.shape, sparse=True))
         places[self.axis] = idx
         np.add.at(result, tuple(places), g)
         return result

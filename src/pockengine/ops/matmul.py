@@ -8,7 +8,7 @@ import numpy as np
 
 from pockengine.ir.op import Array, Axes, ErrorSample, Gradients, Op, Sample, Value, require
 from pockengine.ir.types import Shape, TensorType
-from pockengine.ops.pointwise import aligned_axis
+from pockengine.ops.pointwise import aligned_axis, as_dtype
 from pockengine.ops.shape import Reshape
 
 
@@ -48,7 +48,7 @@ class MatMul(Op):
     def ref(self, a: Array, b: Array) -> Array:
         left = a.swapaxes(-1, -2) if self.transpose_a else a
         right = b.swapaxes(-1, -2) if self.transpose_b else b
-        return np.matmul(left, right)
+        return as_dtype(np.matmul(left, right), a)
 
     def vjp(self, g: Value, y: Value, a: Value, b: Value) -> Gradients:
         """a' = g @ op(b)^T and b' = op(a)^T @ g, each transposed where its operand was."""

@@ -44,7 +44,7 @@ def broadcast(op: Op, *types: TensorType) -> Shape:
 
 
 def aligned_axis(axis: int, shape: Shape, x: TensorType) -> int | None:
-    """The axis of `x` that meets `axis` of the broadcast `shape`; None where x is repeated along it."""
+    """The axis of `x` that meets `axis` of the broadcast `shape`; None where x is repeated."""
     own = axis - (len(shape) - x.rank)
     return own if own >= 0 and x.shape[own] == shape[axis] else None
 
@@ -99,7 +99,7 @@ class Unary(Pointwise):
 class Binary(Pointwise):
     """y = f(a, b); a and b have one dtype and broadcast."""
 
-    accepts = NUMBERS
+    accepts: ClassVar[DTypes] = NUMBERS
 
     def result(self, operand: DType) -> DType:
         return operand

@@ -6,14 +6,14 @@ Pooling over the whole image is Mean or Max over the spatial axes.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import ClassVar
 
 import numpy as np
 
 from pockengine.ir.op import Array, ErrorSample, Gradients, Op, Sample, Value, require
-from pockengine.ir.types import Shape, TensorType, dims
+from pockengine.ir.types import DIMS, Shape, TensorType
 from pockengine.ops.windows import (
     Padding,
     activation,
@@ -234,7 +234,7 @@ class AvgPoolGrad(_Window):
 
     count_include_pad: bool
     channels_last: bool
-    size: Shape = dims()
+    size: Shape = field(metadata=DIMS)
 
     kernel: ClassVar[str] = "avg_pool_grad"
     linear_in: ClassVar[tuple[int, ...]] = (0,)
@@ -360,7 +360,7 @@ class AdaptiveAvgPool(_Spatial):
 class AdaptiveAvgPoolGrad(_Spatial):
     """Spreads g[n, c, i] evenly over bin i of an input of spatial size `in_size`."""
 
-    in_size: Shape = dims()
+    in_size: Shape = field(metadata=DIMS)
     channels_last: bool
 
     kernel: ClassVar[str] = "adaptive_avg_pool_grad"

@@ -1,12 +1,12 @@
-"""Random numbers that depend on (seed, salt, step, index) alone, so that they can be drawn again."""
+"""Random numbers made from (seed, salt, step, index) alone, so that they can be drawn again."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pockengine.ir.op import Array, ErrorSample, Gradients, Op, Sample, Value, require
-from pockengine.ir.types import Shape, TensorType, dims
+from pockengine.ir.types import DIMS, Shape, TensorType
 from pockengine.ops.arithmetic import mul
 from pockengine.ops.compare import GreaterEqual, where
 from pockengine.ops.pointwise import as_dtype, scalar
@@ -16,7 +16,7 @@ _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 
 
 def threefry(key: tuple[int, int], index: Array, step: int) -> Array:
-    """The first word of Threefry-2x32 with 20 rounds, for each counter (index, step). u32[n] -> u32[n]
+    """The first word of Threefry-2x32 with 20 rounds, for each counter (index, step).
 
     Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
@@ -49,9 +49,9 @@ def _rng_samples() -> Iterable[Array]:
 
 @dataclass(frozen=True)
 class RandomUniform(Op):
-    """f32[shape] in [0, 1), from rng = i64[2] (seed, step). Two draws in a graph differ in `salt`."""
+    """f32[shape] in [0, 1), from rng = i64[2] (seed, step). Draws of a graph differ in `salt`."""
 
-    shape: Shape = dims()
+    shape: Shape = field(metadata=DIMS)
     salt: int
 
     kernel = "uniform"
@@ -80,9 +80,9 @@ class RandomUniform(Op):
 
 @dataclass(frozen=True)
 class Dropout(Op):
-    """y = x / (1 - p) where u >= p, else 0, with u = RandomUniform(salt)(rng). (x, rng) -> x's shape
+    """y = x / (1 - p) where u >= p, else 0, with u = RandomUniform(salt)(rng).
 
-    As front ends emit it; passes/mode.py takes it apart for training, and removes it for inference.
+    As front ends emit it; passes/mode.py takes it apart to train, and removes it to infer.
     """
 
     p: float

@@ -133,7 +133,7 @@ class Min(_Extremum):
 
 @dataclass(frozen=True)
 class Prod(Reduction):
-    """y = product of x. Each element's gradient is the product of the others, right with zeros too."""
+    """y = product of x. An element's gradient is the product of the others, also with zeros."""
 
     def ref(self, x: Array) -> Array:
         return as_dtype(x.prod(axis=self.axes, keepdims=self.keepdims), x)

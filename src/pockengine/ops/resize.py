@@ -1,13 +1,13 @@
 """Resizing of images: one matrix along each spatial axis, transposed for the gradient."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from pockengine.ir.op import Array, ErrorSample, Gradients, Sample, Value, require
-from pockengine.ir.types import Shape, TensorType, dims
+from pockengine.ir.types import DIMS, Shape, TensorType
 from pockengine.ops.pool import _Spatial
 from pockengine.ops.windows import map_spatial, spatial
 
@@ -40,7 +40,7 @@ class Resize(_Spatial):
 
     def ref(self, x: Array) -> Array:
         size = spatial(x.shape, self.channels_last)
-        return map_spatial(x, _matrices(self, size, self.size), self.channels_last)
+        return map_spatial(x, matrices(self, size, self.size), self.channels_last)
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
         size = spatial(x.shape, self.channels_last)
@@ -65,7 +65,7 @@ class Resize(_Spatial):
 class ResizeGrad(_Spatial):
     """The gradient of Resize for an input of spatial size `in_size`."""
 
-    in_size: Shape = dims()
+    in_size: Shape = field(metadata=DIMS)
     mode: str
     coordinates: str
     channels_last: bool
@@ -79,8 +79,8 @@ class ResizeGrad(_Spatial):
 
     def ref(self, g: Array) -> Array:
         size = spatial(g.shape, self.channels_last)
-        matrices = [m.T for m in _matrices(self, self.in_size, size)]
-        return map_spatial(g, matrices, self.channels_last)
+        back = [m.T for m in matrices(self, self.in_size, size)]
+        return map_spatial(g, back, self.channels_last)
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
         size = spatial(x.shape, self.channels_last)
@@ -112,7 +112,7 @@ def coordinates(kind: str, size: int, count: int) -> Array:
     return i * size / count
 
 
-def _matrices(op: Resize | ResizeGrad, sizes: Shape, counts: Shape) -> list[Array]:
+def matrices(op: Resize | ResizeGrad, sizes: Shape, counts: Shape) -> list[Array]:
     """The matrix [out, in] along each spatial axis."""
     pairs = zip(sizes, counts, strict=True)
     return [_matrix(op.mode, op.coordinates, size, count) for size, count in pairs]

@@ -5,12 +5,12 @@ What makes data from nothing (constant.py) and what moves it by index (index.py)
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pockengine.ir.op import Array, Axes, ErrorSample, Gradients, Load, Op, Sample, Value, require
-from pockengine.ir.types import Shape, TensorType, dims
+from pockengine.ir.types import DIMS, Shape, TensorType
 from pockengine.ops.constant import Full, Iota, Movement, Number, c_literal, replaced
 from pockengine.ops.index import Gather, GatherElements, Put, ScatterAdd, ScatterAddElements, Take
 from pockengine.ops.pointwise import aligned_axis
@@ -40,7 +40,7 @@ __all__ = [
 class Reshape(Movement):
     """The same elements in row-major order under another shape. x[...] -> y[shape]"""
 
-    shape: Shape = dims()
+    shape: Shape = field(metadata=DIMS)
 
     alias = True
     linear_in = (0,)
@@ -59,7 +59,7 @@ class Reshape(Movement):
         return (Reshape(x.shape)(g),)
 
     def slice_axes(self, axis: int, x: TensorType) -> Axes:
-        """An axis survives where as many elements lie before it as before one of the same size in x."""
+        """An axis survives where one of the same size in x has as many elements before it."""
         before = math.prod(self.shape[:axis])
         for a, size in enumerate(x.shape):
             if size == self.shape[axis] and math.prod(x.shape[:a]) == before:
@@ -129,9 +129,9 @@ class Transpose(Movement):
 
 @dataclass(frozen=True)
 class BroadcastTo(Movement):
-    """x repeated along new leading axes and along axes of size one, as NumPy broadcasts. -> y[shape]"""
+    """x repeated along new leading axes and axes of size one, as NumPy broadcasts. -> y[shape]"""
 
-    shape: Shape = dims()
+    shape: Shape = field(metadata=DIMS)
 
     linear_in = (0,)
     torch = "torch.broadcast_to"
@@ -222,8 +222,8 @@ class Slice(Movement):
     """Elements start, start + step, ... before stop along `axis`."""
 
     axis: int
-    start: int = dims()
-    stop: int = dims()
+    start: int = field(metadata=DIMS)
+    stop: int = field(metadata=DIMS)
     step: int
 
     linear_in = (0,)
@@ -286,8 +286,8 @@ class Slice(Movement):
 class Pad(Movement):
     """`low[a]` elements of `value` before and `high[a]` after, along each axis a."""
 
-    low: Shape = dims()
-    high: Shape = dims()
+    low: Shape = field(metadata=DIMS)
+    high: Shape = field(metadata=DIMS)
     value: Number
 
     def infer(self, x: TensorType) -> TensorType:

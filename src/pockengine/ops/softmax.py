@@ -22,6 +22,9 @@ class _AlongAxis(Op):
         require(fits, self, f"a floating-point tensor with axis {self.axis}", x)
         return x
 
+    def sum(self, x: Array) -> Array:
+        return np.asarray(x.sum(axis=self.axis, keepdims=True))
+
     def total(self, x: Value) -> Value:
         return Sum((self.axis,), True)(x)
 
@@ -79,7 +82,7 @@ class Softmax(_Forward):
 
     def ref(self, x: Array) -> Array:
         e = np.exp(x - x.max(axis=self.axis, keepdims=True))
-        return e / e.sum(axis=self.axis, keepdims=True)
+        return e / self.sum(e)
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
         return (SoftmaxGrad(self.axis)(g, y),)
@@ -92,7 +95,7 @@ class SoftmaxGrad(_Backward):
     kernel = "softmax_grad"
 
     def ref(self, g: Array, y: Array) -> Array:
-        return y * (g - (g * y).sum(axis=self.axis, keepdims=True))
+        return y * (g - self.sum(g * y))
 
     def vjp(self, g: Value, y: Value, of_g: Value, of_y: Value) -> Gradients:
         to_y = sub(
@@ -110,7 +113,7 @@ class LogSoftmax(_Forward):
 
     def ref(self, x: Array) -> Array:
         z = x - x.max(axis=self.axis, keepdims=True)
-        return z - np.log(np.exp(z).sum(axis=self.axis, keepdims=True))
+        return z - np.log(self.sum(np.exp(z)))
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
         return (LogSoftmaxGrad(self.axis)(g, y),)
@@ -123,7 +126,7 @@ class LogSoftmaxGrad(_Backward):
     kernel = "log_softmax_grad"
 
     def ref(self, g: Array, y: Array) -> Array:
-        return g - np.exp(y) * g.sum(axis=self.axis, keepdims=True)
+        return g - np.exp(y) * self.sum(g)
 
     def vjp(self, g: Value, y: Value, of_g: Value, of_y: Value) -> Gradients:
         weighed = mul(g, Exp()(of_y))
