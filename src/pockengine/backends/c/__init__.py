@@ -6,12 +6,13 @@ from pathlib import Path
 from pockengine.backends.c.build import build_unit
 from pockengine.backends.c.calls import row_length
 from pockengine.backends.c.emit import emit, with_workspace
+from pockengine.backends.c.rules import canonical
 from pockengine.backends.code import Code
-from pockengine.plan import Plan
+from pockengine.plan.planner import Plan
 from pockengine.runtime.native import NativeExecutable
 from pockengine.target import Target
 
-__all__ = ["build", "emit", "row_length", "with_workspace"]
+__all__ = ["build", "canonical", "emit", "row_length", "with_workspace"]
 
 
 def build(plan: Plan, target: Target) -> Code:

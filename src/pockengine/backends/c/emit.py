@@ -10,14 +10,14 @@ calls no allocator, and touches nothing but the arena.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pockengine.backends.c.calls import Call, call, row_length
+from pockengine.backends.c.calls import call, row_length
 from pockengine.backends.c.loops import Loop
 from pockengine.backends.c.syntax import CTYPE, Tables, indented
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, Step, storage
 from pockengine.passes.fuse import anchor_of, landing_of
-from pockengine.plan import EntryPlan, Plan
+from pockengine.plan.planner import EntryPlan, Plan
 from pockengine.target import Target
 
 STATUS = {
@@ -62,7 +62,7 @@ def emit(plan: Plan, target: Target) -> str:
     _refuse_unsupported(plan)
     tables = Tables()
     bodies = [_Entry(name, plan, target, tables).text() for name in plan.entries]
-    head = ['#include "pock.h"', "", *tables.text(), ""]
+    head = ['#include "unit.h"', "", *tables.text(), ""]
     tail = [
         f"POCK_EXPORT size_t pock_arena_bytes(void) {{ return {plan.arena_bytes}; }}",
         "POCK_EXPORT size_t pock_pool_bytes(void) { return sizeof(pk_pool); }",

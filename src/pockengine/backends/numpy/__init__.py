@@ -12,7 +12,7 @@ from pockengine.backends.code import Code
 from pockengine.ir.op import Array, Value
 from pockengine.ir.schedule import Step, storage
 from pockengine.ir.types import NUMPY
-from pockengine.plan import Plan
+from pockengine.plan.planner import Plan
 from pockengine.target import Target
 
 

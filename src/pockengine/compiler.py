@@ -1,0 +1,216 @@
+"""The pipeline: from an imported graph to a program, one line a stage.
+
+    graph -> entry points (train, evaluate, predict) -> schedules -> plan -> native code -> program
+
+Every stage is a pure function; each graph is verified, and an observer can print it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import gcd
+
+from pockengine.autodiff.objective import CrossEntropy, Loss, OwnOutput, as_loss
+from pockengine.autodiff.training import (
+    Recipe,
+    accumulating_graphs,
+    evaluation_graph,
+    training_graph,
+)
+from pockengine.backends import c, numpy
+from pockengine.errors import InputError
+from pockengine.ir.graph import Graph, Input, leaf
+from pockengine.ir.rewrite import with_batch
+from pockengine.ir.schedule import Schedule
+from pockengine.ir.types import BATCH, TensorType
+from pockengine.ir.verify import verify
+from pockengine.optim import Clip, Optimizer
+from pockengine.passes.fold import fold, fold_constants
+from pockengine.passes.fuse import fuse
+from pockengine.passes.layout import channels_last
+from pockengine.passes.lower import lower
+from pockengine.passes.masks import pack_masks
+from pockengine.passes.mode import inference_mode, training_mode, weigh_batch
+from pockengine.passes.prune import prune
+from pockengine.passes.reorder import reorder
+from pockengine.passes.simplify import simplify
+from pockengine.passes.slice import push_slices
+from pockengine.plan.planner import Plan, check_budget, plan
+from pockengine.plan.verify import verify_plan
+from pockengine.program import CompiledProgram, Layouts, make_program
+from pockengine.scheme import Channels, UpdateScheme
+from pockengine.target import Target
+
+Observer = Callable[[str, str, Graph], None]
+"""Called with the entry point, the stage, and the graph after it."""
+
+
+def compile(
+    graph: Graph,
+    *,
+    loss: Loss | str = "cross_entropy",
+    optimizer: Optimizer | str = "sgd",
+    scheme: UpdateScheme | None = None,
+    batch: int = 8,
+    target: Target | None = None,
+    clip: Clip | None = None,
+    accumulate: int = 1,
+) -> CompiledProgram:
+    """A program that trains, evaluates and predicts with `graph` at batches of up to `batch`.
+
+    Without a scheme everything is trained; without a target the program is for this machine. With
+    `accumulate` = k, every k-th `Session.step` applies the gradient of the last k batches.
+    Raises SchemeError, InputError, UnsupportedError, MemoryBudgetError, CompilerMissingError.
+    """
+    job = Job.of(graph, loss, optimizer, scheme, batch, target, clip, accumulate)
+    planned = plan_job(job)
+    back_end = c if job.target.backend == "c" else numpy
+    code = back_end.build(planned.plan, job.target)
+    return make_program(planned.plan, code, planned.layouts, job)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides a program. `selection` is the scheme, resolved for the graph."""
+
+    graph: Graph
+    loss: Loss
+    optimizer: Optimizer | str
+    scheme: UpdateScheme
+    selection: Mapping[str, Channels | None]
+    batch: int
+    target: Target
+    clip: Clip | None
+    accumulate: int
+
+    @staticmethod
+    def of(
+        graph: Graph,
+        loss: Loss | str,
+        optimizer: Optimizer | str,
+        scheme: UpdateScheme | None,
+        batch: int,
+        target: Target | None,
+        clip: Clip | None = None,
+        accumulate: int = 1,
+    ) -> "Job":
+        """A job with names looked up and defaults filled in."""
+        if batch < 1 or accumulate < 1:
+            raise InputError(f"batch and accumulate must be at least 1, got {batch}, {accumulate}")
+        chosen = scheme or UpdateScheme.full(graph)
+        return Job(
+            graph,
+            as_loss(loss),
+            optimizer,
+            chosen,
+            chosen.resolve(graph),
+            batch,
+            target or Target.host(),
+            clip,
+            accumulate,
+        )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job with every byte in its place and nothing compiled yet: what `pockengine plan` shows."""
+
+    job: Job
+    plan: Plan
+    layouts: Layouts
+
+
+def plan_job(job: Job, observe: Observer | None = None) -> Planned:
+    """Builds, optimises, schedules and plans all entry points of a job."""
+    graphs, layouts = build_graphs(job, observe or (lambda *_: None))
+    schedules = {name: schedule(graph, job.target) for name, graph in graphs.items()}
+    planned = verify_plan(plan(schedules))
+    return Planned(job, check_budget(planned, job.target.memory_budget), layouts)
+
+
+def schedule(graph: Graph, target: Target) -> Schedule:
+    """The steps of one entry point, in an order with a small peak."""
+    if target.backend == "numpy":
+        return reorder(fuse(graph))
+    ready = prune(simplify(c.canonical(graph)))
+    return reorder(c.with_workspace(fuse(ready, c.row_length), target))
+
+
+def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts]:
+    """The graph of every entry point, by name, and the layouts in which they share the weights."""
+    static = _at_batch(job.graph, job.batch)
+    training = training_mode(static)
+    inference = inference_mode(static)
+    changing = set(job.selection) | set(training.updates)
+    if not isinstance(job.loss, OwnOutput):
+        training = _weighed(training, job.batch)
+    forward, layouts = _forward(training, "train", job.target, changing, observe)
+    still, more = _forward(inference, "predict", job.target, changing, observe)
+    recipe = Recipe.of(job.loss, job.optimizer, job.selection, layouts, job.clip)
+    if job.accumulate == 1:
+        raw = {"train": training_graph(forward, recipe)}
+    else:
+        first, last = accumulating_graphs(forward, recipe)
+        raw = {"train": last, "accumulate": first}
+    graphs = {name: _backward(graph, name, changing, observe) for name, graph in raw.items()}
+    judged = evaluation_graph(still, job.loss)
+    metrics = {n: v for n, v in judged.outputs.items() if n not in still.outputs or n == "loss"}
+    graphs["evaluate"] = _cleaned(replace(judged, outputs=metrics), changing)
+    graphs["predict"] = _cleaned(still, changing)
+    return graphs, layouts | more
+
+
+def _forward(
+    graph: Graph, entry: str, target: Target, changing: set[str], observe: Observer
+) -> tuple[Graph, Layouts]:
+    """The forward graph as it is differentiated: norms folded, channels last, products plain."""
+    layouts: Layouts = {}
+
+    def seen(stage: str, made: Graph) -> Graph:
+        observe(entry, stage, made)
+        return verify(made)
+
+    graph = seen("mode", simplify(graph))
+    graph = seen("fold", fold(graph, changing))  # before layout: it knows channels-first only
+    if target.backend == "c":
+        graph, layouts = channels_last(graph)
+        graph = seen("layout", simplify(graph))
+        graph = seen("lower", simplify(lower(graph)))  # before autodiff: gradients come out lowered
+    return seen("forward", _cleaned(graph, changing)), layouts
+
+
+def _backward(graph: Graph, entry: str, changing: set[str], observe: Observer) -> Graph:
+    """A training graph with its slices pushed up and its truth values packed."""
+
+    def seen(stage: str, made: Graph) -> Graph:
+        observe(entry, stage, made)
+        return verify(made)
+
+    graph = seen("autodiff", graph)
+    graph = seen("slice", push_slices(graph))
+    graph = seen("simplify", _cleaned(graph, changing))
+    return seen("masks", prune(pack_masks(graph)))
+
+
+def _cleaned(graph: Graph, changing: set[str]) -> Graph:
+    return prune(fold_constants(prune(simplify(graph)), changing | set(graph.updates)))
+
+
+def _weighed(graph: Graph, batch: int) -> Graph:
+    """Batch statistics leave out the rows that only fill up a batch."""
+    weight = leaf(Input, "sample_weight", TensorType("f32", (batch,)))
+    weighed = weigh_batch(graph, weight, batch)
+    return weighed
+
+
+def _at_batch(graph: Graph, batch: int) -> Graph:
+    """The graph for one batch size. Raises InputError for a model that fixes another."""
+    sizes = {d for v in graph.inputs for d in v.shape[:1]}
+    if any(d % BATCH == 0 for v in graph.inputs for d in v.shape):
+        return with_batch(graph, batch)
+    fixed = gcd(*sizes) if sizes else batch
+    if fixed % batch:
+        raise InputError(
+            f"the model was exported for a batch of {fixed}, not {batch}; compile for batch={fixed}, "
+            "or export it with a dynamic first dimension"
+        )
+    return graph
