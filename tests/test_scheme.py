@@ -11,7 +11,7 @@ from pockengine.errors import SchemeError
 from pockengine.ir.graph import Graph, Input, Param, leaf
 from pockengine.ir.op import Value
 from pockengine.ir.types import TensorType
-from pockengine.ops.build import add, gather, matmul, mean, mul, relu, reshape, transpose
+from pockengine.ops.build import add, gather, matmul, mul, reduce_mean, relu, reshape, transpose
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.norm import layer_norm
 from pockengine.scheme import Channels, UpdateScheme
@@ -56,7 +56,7 @@ def mobile(depth: int = 4) -> Graph:
         y = relu(b.conv(y, f"features.{i}.conv.1.0", 8, 3, groups=8))
         h = add(h, b.conv(y, f"features.{i}.conv.2", 4))
     h = relu(b.conv(h, f"features.{depth + 1}.0", 6))
-    return b.graph(x, b.linear(mean(h, (2, 3)), "classifier.1", 5))
+    return b.graph(x, b.linear(reduce_mean(h, (2, 3)), "classifier.1", 5))
 
 
 def bert(depth: int = 3) -> Graph:
@@ -73,7 +73,7 @@ def bert(depth: int = 3) -> Graph:
         h = b.norm(add(h, b.linear(a, f"{at}.attention.output", 4)), f"{at}.attention.norm")
         f = b.linear(relu(b.linear(h, f"{at}.up", 8)), f"{at}.down", 4)
         h = b.norm(add(h, f), f"{at}.norm")
-    h = relu(b.linear(mean(h, (1,)), "bert.pooler.dense", 4))
+    h = relu(b.linear(reduce_mean(h, (1,)), "bert.pooler.dense", 4))
     return b.graph(ids, b.linear(h, "classifier", 2))
 
 
@@ -145,7 +145,7 @@ def test_roles_and_input_channel_axes() -> None:
     h = Conv(one, same, one, 6, False)(h, b.param("depthwise", 6, 1, 3, 3))
     h = Conv(one, same, one, 2, False)(h, b.param("grouped", 8, 3, 3, 3))
     h = ConvInputGrad(one, same, one, 1, False, size=(5, 5))(h, b.param("transposed", 8, 2, 3, 3))
-    h = mul(mean(h, (2, 3)), b.param("layer_scale", 2))
+    h = mul(reduce_mean(h, (2, 3)), b.param("layer_scale", 2))
     h = matmul(h, b.param("plain", 2, 7))
     h = matmul(h, b.param("turned", 3, 7), transpose_b=True)
     h = matmul(h, transpose(b.param("viewed", 4, 3), (1, 0)))

@@ -1,8 +1,9 @@
 """Optimizers, as formulas in the graph: p, g, states -> p', states'.
 
-Each is PyTorch's formula. What an optimizer remembers of a parameter is a State of the shape of what is
-trained of it; what it remembers of time is one scalar for all. With a running sum c' = b * c + (1 - b),
-c = 1 - b^step is the bias correction of Adam, without a power and without cancellation.
+Each is PyTorch's formula. What an optimizer remembers of a parameter is a State of the shape of
+what is trained of it; what it remembers of time is one scalar for all. With a running sum c' = b *
+c + (1 - b), c = 1 - b^step is the bias correction of Adam, without a power and without
+cancellation.
 """
 
 import fnmatch
@@ -11,8 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pockengine.errors import InputError
 from pockengine.ir.op import Value
-from pockengine.ops.build import add, clip, div, minimum, mul, sign, sqrt, sub
-from pockengine.ops.reduce import Sum
+from pockengine.ops.build import add, clip, div, minimum, mul, reduce_sum, sign, sqrt, sub
 
 Values = Mapping[str, Value]
 Updated = tuple[Value, dict[str, Value]]
@@ -20,7 +20,7 @@ Updated = tuple[Value, dict[str, Value]]
 
 @dataclass(frozen=True)
 class Group:
-    """Settings of the parameters whose name matches a glob: another decay, or a multiple of the rate."""
+    """Settings of parameters whose name matches a glob: another decay, a multiple of the rate."""
 
     pattern: str
     weight_decay: float | None = None
@@ -152,7 +152,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with the decay apart from the gradient: p is first multiplied by 1 - lr * weight_decay."""
+    """Adam with the decay apart from the gradient: first p is multiplied by 1 - lr * decay."""
 
     weight_decay: float = field(default=1e-2, kw_only=True)
 
@@ -162,7 +162,7 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class Lion(Optimizer):
-    """p' = p * (1 - lr * weight_decay) - lr * sign(b1 * m + (1 - b1) * g), m' = b2 * m + (1 - b2) * g."""
+    """p' = p * (1 - lr * decay) - lr * sign(b1 * m + (1 - b1) * g); m' = b2 * m + (1 - b2) * g."""
 
     betas: tuple[float, float] = (0.9, 0.99)
 
@@ -216,10 +216,10 @@ def _require(op: object, name: str, holds: bool, expected: str) -> None:
 
 @dataclass(frozen=True)
 class ClipNorm:
-    """Scales gradients so that their L2 norm is at most `limit`: of all together, or of each tensor.
+    """Scales gradients so that their L2 norm, of all or of each tensor, is at most `limit`.
 
-    The norm of all together needs every gradient before the first is applied, so that all of them live
-    at once; per tensor, each is still applied and freed as soon as it exists.
+    The norm of all together needs every gradient before the first is applied, so that all of them
+    live at once; per tensor, each is still applied and freed as soon as it exists.
     """
 
     limit: float
@@ -230,7 +230,7 @@ class ClipNorm:
 
     def apply(self, gradients: Values) -> dict[str, Value]:
         """The clipped gradients."""
-        squares = {name: _sum_of_squares(g) for name, g in gradients.items()}
+        squares = {name: reduce_sum(mul(g, g)) for name, g in gradients.items()}
         if self.per_tensor:
             return {n: mul(g, self._scale(squares[n])) for n, g in gradients.items()}
         total, *rest = squares.values()
@@ -258,7 +258,3 @@ class ClipValue:
 
 
 Clip = ClipNorm | ClipValue
-
-
-def _sum_of_squares(g: Value) -> Value:
-    return Sum(tuple(range(len(g.shape))), keepdims=False)(mul(g, g))

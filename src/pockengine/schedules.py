@@ -1,4 +1,4 @@
-"""Learning rates over time. A schedule is called with the step's number, from 0, and gives its rate.
+"""Learning rates over time. A schedule called with the step's number, from 0, gives its rate.
 
 schedule = WarmUp(Cosine(1e-2, steps=900), steps=100)
 for step, (x, y) in enumerate(batches):

@@ -19,7 +19,7 @@ import numpy as np
 from pockengine import structure
 from pockengine.errors import SchemeError
 from pockengine.ir.graph import Graph
-from pockengine.ir.op import Value
+from pockengine.ir.op import Array, Value
 from pockengine.structure import Block, Use
 
 Share = float | tuple[int, ...]  # a ratio in (0, 1], or input-channel indices
@@ -90,7 +90,7 @@ class UpdateScheme:
 
     @staticmethod
     def preset(graph: Graph, name: str) -> "UpdateScheme":
-        """A scheme known to work for a family of models: one of `PRESETS`. The head is trained too."""
+        """A scheme known to work for a family of models, one of `PRESETS`, and the head."""
         if name not in PRESETS:
             raise SchemeError(f"no preset is named {name!r}; there are {', '.join(PRESETS)}")
         return UpdateScheme.head_only(graph) | PRESETS[name](graph)
@@ -178,7 +178,7 @@ def _first_pointwise(graph: Graph, last: int) -> UpdateScheme:
 
 
 def _first_projections(graph: Graph, biases: int, weights: int) -> UpdateScheme:
-    """Biases of the last blocks; in some of them all matrices but the last (the second of the FFN)."""
+    """Biases of the last blocks; in some of them all matrices but the last (FFN's second)."""
     chosen = []
     for block in _last(graph, weights):
         chosen += [use for use in block.uses if use.role == "weight"][:-1]
@@ -271,7 +271,7 @@ def _channels(graph: Graph, param: Value, use: Use, share: Share) -> Channels | 
     return _largest(graph.data[use.name], use.axis, share)
 
 
-def _largest(weight: np.ndarray, axis: int, ratio: float) -> Channels | None:  # type: ignore[type-arg]
+def _largest(weight: Array, axis: int, ratio: float) -> Channels | None:
     """A ratio of the channels, at least one, those of the largest L2 norm."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     norms = np.sqrt(np.square(weight.astype(np.float64)).sum(others))

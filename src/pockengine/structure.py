@@ -4,8 +4,8 @@
     axis      the axis of a weight along which its input channels lie
     block     the repeated unit of the model that it belongs to, and the unit's number
 
-Names serve only to group: a block is a module with alike siblings (`layer4.0`, `layer4.1`), and a model
-without such modules, or whose weights have no names, has one block for each weight.
+Names serve only to group: a block is a module with alike siblings (`layer4.0`, `layer4.1`), and a
+model without such modules, or whose weights have no names, has one block for each weight.
 """
 
 import re
@@ -55,7 +55,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Block:
-    """The uses that belong to one unit of the model, in order; `tail` came after the last unit's end."""
+    """The uses that belong to one unit of the model, in order; `tail` comes after the last unit."""
 
     name: str
     uses: tuple[Use, ...]
@@ -244,7 +244,7 @@ def _path(use: Use) -> Path:
         nested = previous and part.startswith(previous + ".")
         parts += (part[len(previous) + 1 :] if nested else part).split(".")
         previous = part
-    return (*parts, use.name)
+    return tuple(parts) if use.user.source else (use.name,)
 
 
 def _units(paths: Sequence[Path]) -> dict[Path, bool]:
@@ -266,7 +266,7 @@ def _units(paths: Sequence[Path]) -> dict[Path, bool]:
 
 
 def _repeated(paths: Sequence[Path]) -> list[Path]:
-    """Modules of a numbered sequence that hold several weights, and have a sibling much like them."""
+    """Modules of a numbered sequence with several weights and a sibling much like them."""
     inner: dict[Path, set[Path]] = {}
     for path in paths:
         for depth in range(1, len(path)):

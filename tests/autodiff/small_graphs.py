@@ -11,7 +11,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def weight(data: Arrays, rng: np.random.Generator, name: str, *shape: int) -> Value:
-    data[name] = rng.standard_normal(shape).astype(np.float32) / np.sqrt(shape[-1])
+    data[name] = (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
     return leaf(Param, name, data[name])
 
 

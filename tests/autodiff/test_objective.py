@@ -141,7 +141,8 @@ def test_rows_of_weight_zero_do_not_count(loss: Loss) -> None:
     short = {"z": z[:4], "target": target[:4], "sample_weight": ones(4)}
     a, b = evaluate(loss, forward(6, 4), padded), evaluate(loss, forward(4, 4), short)
     np.testing.assert_allclose(a.pop("gradient"), np.pad(b.pop("gradient"), ((0, 2), (0, 0))))
-    assert a == pytest.approx(b)
+    assert a.keys() == b.keys()
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), MSE(), Huber(), BCEWithLogits()])

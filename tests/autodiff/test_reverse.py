@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_graphs import mlp
 
 from pockengine.autodiff.reverse import gradients
 from pockengine.errors import GraphError
@@ -11,18 +12,13 @@ from pockengine.ir.op import Value
 from pockengine.ir.text import parse_graph, print_graph
 from pockengine.ir.types import TensorType
 from pockengine.ops import OPS
-from pockengine.ops.build import add, cast, mul, relu
+from pockengine.ops.build import add, cast, mul, reduce_sum, relu
 from pockengine.ops.norm import BatchMean
-from pockengine.ops.reduce import ArgMax, Sum
-from small_graphs import mlp
+from pockengine.ops.reduce import ArgMax
 
 
 def f64(name: str, *shape: int) -> Value:
     return leaf(Input, name, TensorType("f64", shape))
-
-
-def total(value: Value) -> Value:
-    return Sum(tuple(range(len(value.shape))), keepdims=False)(value)
 
 
 def evaluate(values: dict[str, Value], **arrays: np.ndarray) -> dict[str, np.ndarray]:
@@ -31,7 +27,7 @@ def evaluate(values: dict[str, Value], **arrays: np.ndarray) -> dict[str, np.nda
 
 def test_users_are_added() -> None:
     x = f64("x", 3)
-    y = total(add(mul(x, x), x))
+    y = reduce_sum(add(mul(x, x), x))
     at = np.array([1.0, -2.0, 3.0])
     g = evaluate({"g": gradients(y, [x])[x]}, x=at)["g"]
     np.testing.assert_allclose(g, 2 * at + 1)
@@ -39,7 +35,7 @@ def test_users_are_added() -> None:
 
 def test_the_same_operand_twice() -> None:
     x = f64("x", 2)
-    g = gradients(total(add(x, x)), [x])[x]
+    g = gradients(reduce_sum(add(x, x)), [x])[x]
     np.testing.assert_allclose(evaluate({"g": g}, x=np.zeros(2))["g"], 2)
 
 
@@ -47,7 +43,7 @@ def test_the_same_operand_twice() -> None:
 def test_broadcasting_is_undone(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     x, c = f64("x", *shape), f64("c", 2, 3, 4)
-    g = gradients(total(mul(x, c)), [x])[x]
+    g = gradients(reduce_sum(mul(x, c)), [x])[x]
     assert g.type == x.type
     weights = rng.standard_normal((2, 3, 4))
     expected = np.zeros(shape)
@@ -63,7 +59,7 @@ def test_agrees_with_central_differences() -> None:
     rng = np.random.default_rng(3)
     data = {name: a.astype(np.float64) for name, a in graph.data.items()}
     wide = _as_f64(graph)
-    loss = total(mul(wide.outputs["logits"], wide.outputs["logits"]))
+    loss = reduce_sum(mul(wide.outputs["logits"], wide.outputs["logits"]))
     params = wide.params
     found = gradients(loss, list(params.values()))
     x = rng.standard_normal((6, 5))
@@ -85,7 +81,7 @@ def _as_f64(graph: Graph) -> Graph:
 
 def test_frozen_values_have_no_gradient_nodes() -> None:
     graph = mlp()
-    loss = total(graph.outputs["logits"])
+    loss = reduce_sum(graph.outputs["logits"])
     last = graph.params["fc3.bias"]
     found = gradients(loss, [last])
     forward = set(topological([loss]))
@@ -103,19 +99,19 @@ def test_frozen_values_have_no_gradient_nodes() -> None:
 
 def test_what_is_not_reached_has_no_entry() -> None:
     x, other = f64("x", 2), f64("other", 2)
-    assert list(gradients(total(x), [x, other])) == [x]
+    assert list(gradients(reduce_sum(x), [x, other])) == [x]
 
 
 def test_integers_stop_the_walk() -> None:
     x = f64("x", 2, 3)
-    y = total(mul(cast(ArgMax(1, keepdims=False)(x), "f64"), 2.0))
+    y = reduce_sum(mul(cast(ArgMax(1, keepdims=False)(x), "f64"), 2.0))
     assert gradients(y, [x]) == {}
 
 
 def test_a_seed_scales() -> None:
     x = f64("x", 2)
     s = f64("s")
-    g = gradients(total(x), [x], seed=s)[x]
+    g = gradients(reduce_sum(x), [x], seed=s)[x]
     np.testing.assert_allclose(evaluate({"g": g}, s=np.array(3.0))["g"], [3, 3])
 
 
@@ -128,7 +124,7 @@ def test_an_operator_without_gradient_is_named_with_its_source() -> None:
     x = f64("x", 2, 3)
     y = BatchMean((0,))(x, source="model.bn1")
     with pytest.raises(GraphError, match=r"differentiate BatchMean.* at model.bn1: .* no gradient"):
-        gradients(total(y), [x])
+        gradients(reduce_sum(y), [x])
 
 
 def test_the_walk_is_not_recursive() -> None:
@@ -136,4 +132,4 @@ def test_the_walk_is_not_recursive() -> None:
     y = x
     for _ in range(5000):
         y = relu(y)
-    assert gradients(total(y), [x])[x].shape == (1,)
+    assert gradients(reduce_sum(y), [x])[x].shape == (1,)

@@ -2,9 +2,9 @@
 
     loss = sum over i of w[i] * l[i] / sum over i of w[i] * c[i]
 
-l are the losses of the N samples' positions, w the samples' weights, and c is 0 where the target is to be
-ignored, else 1 or the weight of its class: with unit weights PyTorch's reduction "mean". A row that only
-fills up a batch has weight 0; a batch of such rows alone has loss 0 and no gradient.
+l are the losses of the N samples' positions, w the samples' weights, and c is 0 where the target is
+to be ignored, else 1 or the weight of its class: with unit weights PyTorch's reduction "mean". A
+row that only fills up a batch has weight 0; a batch of such rows alone has loss 0 and no gradient.
 """
 
 import math
@@ -29,18 +29,19 @@ from pockengine.ops.build import (
     logical_and,
     mul,
     not_equal,
+    reduce_sum,
     reshape,
     where,
 )
-from pockengine.ops.reduce import ArgMax, Sum
+from pockengine.ops.reduce import ArgMax
 
 
 @dataclass(frozen=True)
 class Objective:
     """A loss in two parts, so that several micro-batches can be added before they are divided.
 
-    `metrics` are counts: `correct` of `count` predictions. `inputs` are what the loss is given beside
-    the model's own inputs: "target" and "sample_weight".
+    `metrics` are counts: `correct` of `count` predictions. `inputs` are what the loss is given
+    beside the model's own inputs: "target" and "sample_weight".
     """
 
     total: Value  # sum of weighted losses
@@ -61,12 +62,12 @@ def quotient(total: Value, weight: Value) -> Value:
 
 @dataclass(frozen=True)
 class Loss:
-    """Base class. `output` names the model's output to judge; None takes the only one, or "logits"."""
+    """Base class. `output` names the model's output to judge; None: the only one, or "logits"."""
 
     output: str | None = field(default=None, kw_only=True)
 
     def objective(self, graph: Graph) -> Objective:
-        """The loss of a forward graph's output. Raises InputError for an output that does not fit."""
+        """The loss of a forward graph's output. Raises InputError if the output does not fit."""
         raise NotImplementedError(f"{type(self).__name__}.objective")
 
     def prediction(self, graph: Graph) -> Value:
@@ -104,11 +105,11 @@ class CrossEntropy(Loss):
         if classes:
             counts = gather(classes[0], where(ignored, 0, labels), axis=0)
         rows = _rows(sample, rest)
-        weight = total(mul(where(ignored, 0.0, counts), rows))
+        weight = reduce_sum(mul(where(ignored, 0.0, counts), rows))
         counted = logical_and(not_equal(labels, self.ignore_index), greater(rows, 0.0))
         hit = equal(ArgMax(axis, keepdims=False)(logits), labels)
         return Objective(
-            total(mul(each, rows)),
+            reduce_sum(mul(each, rows)),
             weight,
             (labels, sample),
             _metrics(logical_and(hit, counted), counted),
@@ -156,9 +157,9 @@ class _Elementwise(Loss):
         rows = _rows(sample, prediction.shape)
         each = mul(self.each(prediction, target), rows)
         size = math.prod(prediction.shape[1:])
-        weight = mul(total(_per_output_row(sample, prediction)), float(size))
+        weight = mul(reduce_sum(_per_output_row(sample, prediction)), float(size))
         return Objective(
-            total(each),
+            reduce_sum(each),
             weight,
             (target, sample),
             self.metrics(prediction, target, rows),
@@ -168,7 +169,7 @@ class _Elementwise(Loss):
 
 @dataclass(frozen=True)
 class BCEWithLogits(_Elementwise):
-    """Binary cross entropy of logits against targets in [0, 1]; `pos_weight` along the last axis."""
+    """Binary cross entropy of logits against targets in [0, 1]; `pos_weight`: of the last axis."""
 
     pos_weight: tuple[float, ...] | None = None
 
@@ -270,7 +271,7 @@ def _per_output_row(weight: Value, like: Value) -> Value:
 
 
 def _rows(weight: Value, shape: tuple[int, ...]) -> Value:
-    """Weights f32[N] for a value of `shape` [k * N, ...]: each is repeated k times; [k * N, 1, ...]."""
+    """Weights f32[N] for a value of `shape` [k * N, ...]: each k times, as [k * N, 1, ...]."""
     batch, repeats = weight.shape[0], shape[0] // weight.shape[0]
     if repeats > 1:
         column = mul(reshape(weight, (batch, 1)), full((1, repeats), weight.dtype, 1.0))
@@ -278,13 +279,8 @@ def _rows(weight: Value, shape: tuple[int, ...]) -> Value:
     return reshape(weight, (shape[0],) + (1,) * (len(shape) - 1))
 
 
-def total(value: Value) -> Value:
-    """The sum of all elements."""
-    return Sum(tuple(range(len(value.shape))), keepdims=False)(value)
-
-
 def _metrics(correct: Value, counted: Value) -> dict[str, Value]:
-    return {"correct": total(cast(correct, "f32")), "count": total(cast(counted, "f32"))}
+    return {"correct": reduce_sum(cast(correct, "f32")), "count": reduce_sum(cast(counted, "f32"))}
 
 
 def _constant(name: str, values: tuple[float, ...] | None, like: Value) -> dict[str, Array]:

@@ -2,9 +2,9 @@
 
     y = f(x)    with f an operator and g = dL/dy    ->    dL/dx += f.vjp(g, y, x)
 
-A rule of an operator is the formula of the textbook. What is true of every operator is done here, once:
-gradients of several users are added, broadcasting is undone, and only values between what is wanted and
-the scalar are walked, so that a frozen tensor costs nothing.
+A rule of an operator is the formula of the textbook. What is true of every operator is done here,
+once: gradients of several users are added, broadcasting is undone, and only values between what is
+wanted and the scalar are walked, so that a frozen tensor costs nothing.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,15 @@ from collections.abc import Sequence
 from pockengine.errors import GraphError
 from pockengine.ir.graph import topological
 from pockengine.ir.op import Gradients, Value
-from pockengine.ir.types import Shape
-from pockengine.ops.elementwise import Add
-from pockengine.ops.reduce import Sum
-from pockengine.ops.constant import Full
-from pockengine.ops.shape import Reshape
+from pockengine.ops.build import add, scalar, sum_to
 
 
 def gradients(y: Value, wanted: Sequence[Value], seed: Value | None = None) -> dict[Value, Value]:
     """Gradient of the scalar `y` for each wanted value that it depends on, of the value's own type.
 
-    `seed` is the gradient of `y` itself, 1 if not given. A value that `y` does not depend on, or only
-    through integers or steps, has no entry. Raises GraphError when `y` is no scalar, or when an operator
-    on the way has no gradient.
+    `seed` is the gradient of `y` itself, 1 if not given. A value that `y` does not depend on, or
+    only through integers or steps, has no entry. Raises GraphError when `y` is no scalar, or when
+    an operator on the way has no gradient.
     """
     if y.shape != () or not y.type.is_float:
         raise GraphError(
@@ -32,7 +28,7 @@ def gradients(y: Value, wanted: Sequence[Value], seed: Value | None = None) -> d
         )
     order = topological([y])
     needed = _between(order, wanted)
-    found = {y: seed or Full((), y.dtype, 1.0)()}
+    found = {y: seed or scalar(1.0, y.dtype)}
     for value in reversed(order):
         if value in found and any(x in needed for x in value.inputs):
             parts = _vjp(found[value], value)
@@ -61,18 +57,4 @@ def _vjp(g: Value, y: Value) -> Gradients:
 
 def _accumulate(found: dict[Value, Value], x: Value, part: Value) -> None:
     part = sum_to(part, x.shape)
-    found[x] = Add()(found[x], part) if x in found else part
-
-
-def sum_to(g: Value, shape: Shape) -> Value:
-    """Undoes broadcasting: `g` summed over the axes that `shape` lacks or has with size one."""
-    if g.shape == shape:
-        return g
-    extra = len(g.shape) - len(shape)
-    axes = tuple(
-        axis
-        for axis, size in enumerate(g.shape)
-        if axis < extra or (shape[axis - extra] == 1 and size != 1)
-    )
-    summed = Sum(axes, keepdims=False)(g) if axes else g
-    return summed if summed.shape == shape else Reshape(shape)(summed)
+    found[x] = add(found[x], part) if x in found else part

@@ -2,25 +2,25 @@
 
     g -> take(g, channels)        p' -> put(p, channels, p'[channels])
 
-This is all that sparse back-propagation is at this stage; `passes/slice.py` pushes the cuts up to where they
-save work and memory.
+This is all that sparse back-propagation is at this stage; `passes/slice.py` pushes the cuts up to
+where they save work and memory.
 """
 
 from collections.abc import Mapping, Sequence
 
 from pockengine.ir.op import Value
-from pockengine.ops.index import Put, Take
+from pockengine.ops import build
 from pockengine.scheme import Channels
 
 
 def take(value: Value, channels: Channels | None) -> Value:
     """The trained channels of a parameter or of its gradient."""
-    return Take(channels.axis, channels.indices)(value) if channels else value
+    return build.take(value, channels.axis, channels.indices) if channels else value
 
 
 def put(param: Value, channels: Channels | None, piece: Value) -> Value:
     """The parameter with new trained channels."""
-    return Put(channels.axis, channels.indices)(param, piece) if channels else piece
+    return build.put(param, channels.axis, channels.indices, piece) if channels else piece
 
 
 def in_layout(

@@ -1,4 +1,4 @@
-"""From a forward graph to a training graph: loss, gradients, optimizer, new values of what is trained.
+"""From a forward graph to a training graph: loss, gradients, optimizer, new values.
 
 inputs    the model's own, then "target" and "sample_weight", then the learning rate "lr", f32[]
 outputs   "loss", "weight" (what its mean was divided by), for classifiers "correct" of "count"
@@ -12,7 +12,7 @@ from pockengine.autodiff.objective import Loss, Objective, as_loss, quotient
 from pockengine.autodiff.reverse import gradients
 from pockengine.autodiff.sparse import in_layout, put, take
 from pockengine.errors import SchemeError
-from pockengine.ir.graph import Graph, Input, Param, State, leaf, zeros
+from pockengine.ir.graph import Graph, Input, State, leaf, zeros
 from pockengine.ir.op import Array, Value
 from pockengine.ir.types import TensorType
 from pockengine.ops.build import add, full, mul
@@ -24,8 +24,8 @@ from pockengine.scheme import Channels
 class Recipe:
     """How to train: what is lowered, how, and which share of which parameter.
 
-    `selection` is a scheme resolved for the imported model, `layouts` the permutation of each parameter
-    that the forward graph stores transposed.
+    `selection` is a scheme resolved for the imported model, `layouts` the permutation of each
+    parameter that the forward graph stores transposed.
     """
 
     loss: Loss
@@ -63,8 +63,8 @@ def training_graph(forward: Graph, recipe: Recipe) -> Graph:
 def accumulating_graphs(forward: Graph, recipe: Recipe) -> tuple[Graph, Graph]:
     """Two graphs that share the weights, for a batch given in parts.
 
-    The first adds a part's gradient, and what to divide by, to states; the second is given the last part,
-    applies the sum as one step and zeroes the states. The step is that of one big batch.
+    The first adds a part's gradient, and what to divide by, to states; the second is given the last
+    part, applies the sum as one step and zeroes the states. The step is that of one big batch.
     """
     objective = recipe.loss.objective(forward)
     pieces = _pieces(forward, recipe, objective.total)
@@ -109,7 +109,7 @@ def _applied(
     updates: Mapping[str, Value],
     data: Mapping[str, Array],
 ) -> Graph:
-    """The graph that makes one optimizer step with `pieces`, with further updates and their data."""
+    """The graph of one optimizer step with `pieces`, with further updates and their data."""
     lr = leaf(Input, "lr", TensorType("f32", ()))
     clipped = recipe.clip.apply(pieces) if recipe.clip else pieces
     stepped, states = _optimizer_updates(forward, recipe, clipped, lr)

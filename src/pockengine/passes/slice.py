@@ -1,19 +1,21 @@
 """Pushes slices up, towards what they are slices of, so that nothing is computed to be thrown away.
 
-    before   take_k(transpose(x) @ g)                  the product for all channels, cut to k of them
-    after    transpose(take_k(x)) @ g                  the product for k channels; only k of x are kept
+    before   take_k(transpose(x) @ g)          the product for all channels, cut to k of them
+    after    transpose(take_k(x)) @ g          the product for k channels, which alone are kept
 
-The rule is the operators' own (`slice_axes`, `on_sliced`). A slice stops at a value that has another reader
-or is a result: that value is needed whole, and the slice is what is kept of it. So an activation of the
-forward pass is never computed twice, and its saved copy has the chosen channels only.
+The rule is the operators' own (`slice_axes`, `on_sliced`). A slice stops at a value that has
+another reader or is a result: that value is needed whole, and the slice is what is kept of it. So
+an activation of the forward pass is never computed twice, and its saved copy has the chosen
+channels only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Value
 from pockengine.ir.rewrite import rebuild, substitute
+from pockengine.ops.build import take
 from pockengine.ops.index import Take
 from pockengine.ops.shape import Slice
 
@@ -26,14 +28,9 @@ class Cut:
     indices: Sequence[int]
 
     def of(self, value: Value, source: str) -> Value:
-        """The cut of a value, as a Slice where the indices are evenly spaced."""
-        first, last, count = self.indices[0], self.indices[-1], len(self.indices)
-        step = self.indices[1] - first if count > 1 else 1
-        if step > 0 and tuple(self.indices) == tuple(range(first, last + 1, step)):
-            op: Slice | Take = Slice(self.axis, first, last + 1, step)
-        else:
-            op = Take(self.axis, tuple(self.indices))
-        return op(value, source=source)
+        """The cut of a value."""
+        sliced = take(value, self.axis, self.indices)
+        return sliced if sliced is value else replace(sliced, source=source)
 
 
 def push_slices(graph: Graph) -> Graph:
@@ -46,7 +43,7 @@ def push_slices(graph: Graph) -> Graph:
 
 
 class _Push:
-    """One walk over the graph: `done` maps each value to its new self, `moved` counts what moved."""
+    """One walk over the graph: `done` maps each value to its new self, `moved` counts moves."""
 
     def __init__(self, graph: Graph) -> None:
         results = {*graph.outputs.values(), *graph.updates.values()}
