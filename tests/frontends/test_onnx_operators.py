@@ -175,7 +175,19 @@ CASES: dict[str, onnx.ModelProto] = {
         nearest_mode="floor",
     ),
     "resize_nearest_default": one("Resize", None, np.float32([1, 1, 2, 3]), mode="nearest"),
-    "resize_nearest_smaller": one("Resize", None, None, i64(1, 3, 5, 3), mode="nearest"),
+    "resize_nearest_smaller": one(
+        "Resize", None, None, i64(5, 3), mode="nearest", axes=[2, 3], opset=18
+    ),
+    "resize_cubic": one("Resize", None, np.float32([1, 1, 2, 1.5]), mode="cubic"),
+    "resize_cubic_outside": one(
+        "Resize",
+        None,
+        np.float32([1, 1, 0.6, 1.3]),
+        mode="cubic",
+        cubic_coeff_a=-0.5,
+        exclude_outside=1,
+        coordinate_transformation_mode="align_corners",
+    ),
     "resize_linear": one("Resize", None, np.float32([1, 1, 2, 1.5]), mode="linear"),
     "resize_linear_pytorch": one(
         "Resize",
@@ -266,13 +278,13 @@ def test_expand_by_a_computed_shape() -> None:
     weights = {
         "zero": i64(0),
         "one": i64(1),
-        "ones": i64(-1, 5)[1:2] * 0 + 1,
         "three": i64(3),
         "token": f32(1, 1, 5),
+        "ones": i64(1, 5),
     }
-    weights["ones"] = i64(1, 5)
+    minus = helper.make_tensor("minus", onnx.TensorProto.INT64, [1], [-1])
     model = model_of(
-        nodes(text, wanted={"axis": 0}, y={"axis": 1}),
+        nodes(text, wanted={"axis": 0}, y={"axis": 1}, minus={"value": minus}),
         {"x": ("float32", ["N", 4, 5])},
         weights=weights,
     )
@@ -370,14 +382,15 @@ def test_attention_shares_key_heads() -> None:
 
 def test_branch_on_a_shape() -> None:
     """PyTorch exports squeeze() as If(shape[1] == 1)."""
+    info = helper.make_tensor_value_info
     then = helper.make_graph(
         [helper.make_node("Squeeze", ["x", "axes"], ["t"])],
         "t",
         [],
-        [onnx.ValueInfoProto(name="t")],
+        [info("t", 1, ["N", 4])],
     )
     other = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["o"])], "o", [], [onnx.ValueInfoProto(name="o")]
+        [helper.make_node("Identity", ["x"], ["o"])], "o", [], [info("o", 1, ["N", 1, 4])]
     )
     text = """
         s = Shape x

@@ -23,7 +23,14 @@ import numpy as np
 import onnx
 
 from pockengine.errors import GraphError, ImportModelError, PockError, UnsupportedError
-from pockengine.frontends import onnx_attention, onnx_index, onnx_math, onnx_nn, onnx_shape
+from pockengine.frontends import (
+    onnx_attention,
+    onnx_index,
+    onnx_math,
+    onnx_nn,
+    onnx_resize,
+    onnx_shape,
+)
 from pockengine.frontends.onnx_node import (
     Item,
     Known,
@@ -35,12 +42,13 @@ from pockengine.frontends.onnx_node import (
 )
 from pockengine.frontends.onnx_read import (
     ModelSource,
-    check_structure,
+    check_node,
     element_dtype,
     first_line,
     inline_functions,
     opset_of,
     read_model,
+    specification,
     tensor_array,
 )
 from pockengine.frontends.support import Unsupported, refuse
@@ -55,6 +63,7 @@ TRANSLATIONS: dict[str, Translation] = {
     **onnx_shape.TRANSLATIONS,
     **onnx_index.TRANSLATIONS,
     **onnx_nn.TRANSLATIONS,
+    **onnx_resize.TRANSLATIONS,
     **onnx_attention.TRANSLATIONS,
 }
 WEIGHT_INPUTS = {  # where an operator expects something that is learned
@@ -83,7 +92,7 @@ def import_onnx(source: ModelSource, dims: Mapping[str, int] | None = None) -> G
     model, folder = _prepared(source)
     types = _input_types(model, dims or {})
     free = _with_free_batch(types)
-    if free is not None:
+    if free is not None and not dims:
         with suppress(PockError):
             graph, found = _Walk(model, folder).graph(free)
             if not found and _keeps_samples_apart(graph):
@@ -112,10 +121,7 @@ def check_onnx(source: ModelSource, dims: Mapping[str, int] | None = None) -> li
 
 def _prepared(source: ModelSource) -> tuple[onnx.ModelProto, Path | None]:
     model, folder = read_model(source)
-    model = inline_functions(model)
-    if not _unknown(model.graph.node):  # the checker would stop at the first unknown operator
-        check_structure(model)
-    return model, folder
+    return inline_functions(model), folder
 
 
 def _unknown(nodes: Iterable[onnx.NodeProto]) -> list[Unsupported]:
@@ -233,7 +239,7 @@ class _Walk:
 
     def __init__(self, model: onnx.ModelProto, folder: Path | None) -> None:
         self.model, self.folder = model, folder
-        self.opset = opset_of(model)
+        self.opset, self.specification = opset_of(model), specification(model)
         self.leaves = Leaves()
         self.items: dict[str, Item] = {"": None}
         self.lost: dict[str, Unsupported | None] = {}  # names without an item, and why
@@ -304,6 +310,7 @@ class _Walk:
 
     def _run_one(self, node: onnx.NodeProto) -> None:
         try:
+            check_node(node, self.specification)
             results = self._branch(node) if node.op_type == "If" else self._translated(node)
         except UnsupportedError as error:
             self._refuse(node, _unsupported(node, str(error)))
@@ -314,6 +321,8 @@ class _Walk:
                 f"node {_name(node)!r} ({_key(node)}): {words}{first_line(error)}"
             ) from error
         for i, name in enumerate(node.output):
+            if name and name in self.items:
+                raise ImportModelError(f"two nodes compute {name!r}; the file was altered")
             if i < len(results):
                 self.items[name] = self._noted(node, name, results[i])
             elif name:

@@ -2,9 +2,6 @@
 
 import math
 
-from pockengine.ops.matmul import MatMul
-from pockengine.ops.softmax import Softmax
-
 from pockengine.errors import ImportModelError, UnsupportedError
 from pockengine.frontends.onnx_math import scale
 from pockengine.frontends.onnx_node import Item, Node, Translation
@@ -12,7 +9,9 @@ from pockengine.frontends.onnx_shape import broadcast, reshaped, transposed
 from pockengine.ir.op import Value
 from pockengine.ops import elementwise as e
 from pockengine.ops import norm
+from pockengine.ops.matmul import MatMul
 from pockengine.ops.shape import Full, Iota
+from pockengine.ops.softmax import Softmax
 
 
 def attention(node: Node) -> Item:

@@ -19,6 +19,18 @@ from pockengine.frontends.onnx_read import (
 from pockengine.ir.op import Array
 from pockengine.ir.types import NUMPY
 
+_NUMBERS = (  # the fields of a TensorProto that hold its numbers, or say where they are
+    "dims",
+    "float_data",
+    "int32_data",
+    "int64_data",
+    "double_data",
+    "uint64_data",
+    "raw_data",
+    "external_data",
+    "data_location",
+)
+
 
 def write_back(source: ModelSource, state_dict: Mapping[str, Array], path: str | Path) -> None:
     """Writes `source` to `path` with the tensors that `state_dict` names replaced; all else stays.
@@ -65,9 +77,9 @@ def _replace(tensor: onnx.TensorProto, name: str, array: Array) -> None:
         )
     stored = array.astype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     fresh = onnx.numpy_helper.from_array(stored, tensor.name)
-    fresh.doc_string = tensor.doc_string
-    fresh.metadata_props.extend(tensor.metadata_props)
-    tensor.CopyFrom(fresh)
+    for field in _NUMBERS:
+        tensor.ClearField(field)
+    tensor.MergeFrom(fresh)
 
 
 def _serialized(model: onnx.ModelProto) -> bytes:
@@ -75,7 +87,7 @@ def _serialized(model: onnx.ModelProto) -> bytes:
         raise InputError(
             f"the tuned model takes {model.ByteSize()} bytes, an ONNX file holds at most 2 GiB"
         )
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _write_whole(data: bytes, path: Path) -> None:

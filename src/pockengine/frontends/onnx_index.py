@@ -3,9 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 
-from pockengine.ops.matmul import MatMul
-from pockengine.ops.softmax import LogSoftmax, Softmax
-
 from pockengine.errors import ImportModelError, UnsupportedError
 from pockengine.frontends.onnx_math import scale
 from pockengine.frontends.onnx_node import Item, Node, Translation, axes_of, axis_of, full_like
@@ -15,6 +12,8 @@ from pockengine.ir.types import Shape
 from pockengine.ops import elementwise as e
 from pockengine.ops import reduce as r
 from pockengine.ops import shape as s
+from pockengine.ops.matmul import MatMul
+from pockengine.ops.softmax import LogSoftmax, Softmax
 
 Reduce = Callable[[Value, Shape, bool], Value]
 

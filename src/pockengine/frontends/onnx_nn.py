@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pockengine.ops.random import Dropout
-from pockengine.ops.reduce import Max, Mean, Sum
 
 from pockengine.errors import ImportModelError, UnsupportedError
 from pockengine.frontends.onnx_math import scale, shift
@@ -16,8 +14,8 @@ from pockengine.ops import elementwise as e
 from pockengine.ops import norm
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.pool import AvgPool, MaxPool
-from pockengine.ops.resize import Resize, coordinates
-from pockengine.ops.shape import Take
+from pockengine.ops.random import Dropout
+from pockengine.ops.reduce import Max, Mean, Sum
 
 Padding = tuple[tuple[int, int], ...]
 
@@ -239,87 +237,6 @@ def dropout(node: Node) -> Item:
 _NO_RANDOMNESS: Array = np.zeros(2, np.int64)  # (seed, step)
 
 
-def resize(node: Node) -> Item:
-    x = node.value(0)
-    sizes, scales = _resized(node, x)
-    changed = [a for a, n in enumerate(sizes) if n != x.shape[a]]
-    mode = node.attr("mode", "nearest")
-    if mode == "nearest":
-        return _resize_nearest(node, x, sizes, scales, changed)
-    if mode != "linear" or node.attr("antialias", 0):
-        raise UnsupportedError(
-            f"Resize with mode {mode!r}{', antialias' * node.attr('antialias', 0)}"
-        )
-    kind = node.attr("coordinate_transformation_mode", "half_pixel")
-    kind = "half_pixel" if kind == "pytorch_half_pixel" and 1 not in sizes[2:] else kind
-    if kind not in ("half_pixel", "align_corners", "asymmetric") or not {0, 1}.isdisjoint(changed):
-        raise UnsupportedError(f"linear Resize with coordinates {kind!r} along axes {changed}")
-    if not changed:
-        return x
-    return Resize(tuple(sizes[2:]), "bilinear", kind, False)(x)
-
-
-def _resized(node: Node, x: Value) -> tuple[list[int], list[float]]:
-    """The new size of each axis, and its scale."""
-    axes = axes_of(node.attr("axes", range(x.type.rank)), x.type.rank)
-    sizes, scales = list(x.shape), [1.0] * x.type.rank
-    if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise UnsupportedError("Resize that keeps the aspect ratio")
-    if node.has(3):
-        for axis, size in zip(axes, node.dims(3, "the sizes of Resize"), strict=True):
-            sizes[axis], scales[axis] = size, size / x.shape[axis]
-        return sizes, scales
-    given = node.array(2, "the scales of Resize").ravel()
-    for axis, factor in zip(axes, given.tolist(), strict=True):
-        if factor != 1.0:
-            sizes[axis], scales[axis] = int(np.floor(x.shape[axis] * factor)), factor
-    return sizes, scales
-
-
-def _resize_nearest(
-    node: Node, x: Value, sizes: Sequence[int], scales: Sequence[float], changed: Sequence[int]
-) -> Value:
-    kind = node.attr("coordinate_transformation_mode", "half_pixel")
-    rounding = node.attr("nearest_mode", "round_prefer_floor")
-    indices = {a: _nearest(kind, rounding, x.shape[a], sizes[a], scales[a]) for a in changed}
-    spatial = range(2, x.type.rank)
-    for ours in ("asymmetric", "half_pixel"):
-        same = all(np.array_equal(i, _ours(ours, x.shape[a], sizes[a])) for a, i in indices.items())
-        if same and changed and set(changed) <= set(spatial) and x.type.rank in (3, 4, 5):
-            return Resize(tuple(sizes[2:]), "nearest", ours, False)(x)
-    for axis, order in indices.items():
-        x = Take(axis, tuple(order.tolist()))(x)
-    return x
-
-
-def _ours(kind: str, size: int, count: int) -> Array:
-    """The indices that the IR's nearest Resize takes."""
-    at = coordinates(kind, size, count)
-    return np.floor(at if kind == "asymmetric" else at + 0.5).astype(np.int64).clip(0, size - 1)
-
-
-def _nearest(kind: str, rounding: str, size: int, count: int, factor: float) -> Array:
-    """The index that each of `count` results takes among `size` elements, as ONNX defines it."""
-    i = np.arange(count)
-    if kind in ("half_pixel", "pytorch_half_pixel"):
-        at = (i + 0.5) / factor - 0.5
-        at = np.zeros(1) if kind == "pytorch_half_pixel" and count == 1 else at
-    elif kind == "align_corners":
-        at = i * (size - 1) / max(count - 1, 1)
-    elif kind == "asymmetric":
-        at = i / factor
-    else:
-        raise UnsupportedError(f"nearest Resize with coordinates {kind!r}")
-    rounded = {
-        "round_prefer_floor": np.ceil(at - 0.5),
-        "round_prefer_ceil": np.floor(at + 0.5),
-        "floor": np.floor(at),
-        "ceil": np.ceil(at),
-    }
-    indices: Array = rounded[rounding].astype(np.int64).clip(0, size - 1)
-    return indices
-
-
 TRANSLATIONS: dict[str, Translation] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
@@ -336,5 +253,4 @@ TRANSLATIONS: dict[str, Translation] = {
     "LpNormalization": lp_normalization,
     "LRN": lrn,
     "Dropout": dropout,
-    "Resize": resize,
 }
