@@ -148,7 +148,7 @@ class _Grouping:
         anchor = anchor_of(group.values)
         landing = landing_of(anchor, results, self.updates)
         if anchor and not landing:
-            results = (anchor, *results)
+            results, landing = (anchor, *results), anchor
         values = (*self._virtual_operands(group.values), *group.values)
         return Step(values, results, inplace=_inplace(group, results, landing))
 

@@ -183,9 +183,11 @@ def sink_pad(value: Value) -> Value | None:
 
 def sink_concat(value: Value) -> Value | None:
     """Concat(axis)(T(x), T(y)) -> T(Concat(perm of axis)(x, y)); a smaller part may be moved for it"""
+    if not isinstance(value.op, Concat):
+        return None
     perms = [_perm(v) for v in value.inputs]
     perm = max(perms, key=perms.count)
-    if perm is None or not isinstance(value.op, Concat):
+    if perm is None:
         return None
     own = sum(v.type.nbytes for v in value.inputs if _perm(v) == perm)
     if 2 * own < value.type.nbytes:
