@@ -20,7 +20,7 @@ from pockengine.ir.graph import Const, Graph, Input, Leaf, leaf, topological
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import rebuild, substitute
 from pockengine.ir.types import NUMPY
-from pockengine.ops.build import add, mul, reshape, sub
+from pockengine.ops.build import add, mul, neg, reshape, sub
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.elementwise import Add, Mul, Sub
 from pockengine.ops.matmul import MatMul
@@ -103,7 +103,8 @@ class _Scales:
         if self.is_affine(y):
             x, c = y.inputs
             if isinstance(y.op, (Add, Sub)):
-                return y.op(self.scaled(x, s), mul(self.done[c], s), source=y.source)
+                shift = mul(self.done[c], s)
+                return shifted(self.scaled(x, s), shift if isinstance(y.op, Add) else neg(shift))
             weight = scaled_weight(y, self.done[c], s)
             if weight is not None:
                 return y.op(self.done[x], weight, source=y.source)
@@ -112,14 +113,23 @@ class _Scales:
     def joined(self, value: Value, kept: Value) -> Value:
         """(y - c) + b -> y + (b - c), where c and b are small and known before the step."""
         (old, b), (inner, new_b) = value.inputs, kept.inputs
-        if not isinstance(inner.op, (Add, Sub)) or len(self.users[old]) != 1 or old in self.roots:
-            return kept
-        x, c = inner.inputs
-        small = max(c.type.size, b.type.size) < x.type.size and x.type == kept.type
-        if not (small and b in self.given and _given(c)):
-            return kept
-        both = add(new_b, c) if isinstance(inner.op, Add) else sub(new_b, c)
-        return kept.op(x, both, source=kept.source)
+        private = len(self.users[old]) == 1 and old not in self.roots
+        if private and b in self.given and inner.type == kept.type and _small(new_b, inner):
+            return shifted(inner, new_b)
+        return kept
+
+
+def shifted(y: Value, b: Value) -> Value:
+    """y + b, as one addition if y is itself x + c or x - c with a c that no Input decides."""
+    if isinstance(y.op, (Add, Sub)):
+        x, c = y.inputs
+        if x.type == y.type and _small(c, x) and _given(c):
+            return add(x, add(b, c) if isinstance(y.op, Add) else sub(b, c))
+    return add(y, b)
+
+
+def _small(c: Value, x: Value) -> bool:
+    return c.type.size < x.type.size
 
 
 def _given(value: Value) -> bool:

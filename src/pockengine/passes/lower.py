@@ -49,9 +49,9 @@ def _conv(value: Value, op: Conv) -> Value:
     size, (*kernel, inputs, outputs) = value.shape[1:-1], w.shape
     pointwise = all(k == 1 for k in kernel)
     for axis, (count, step) in enumerate(zip(size, op.stride, strict=True), 1):
-        stop = (count - 1) * step + 1 if pointwise else count * step
-        if stop != x.shape[axis]:
-            x = Slice(axis, 0, stop, step if pointwise else 1)(x)
+        stop, skip = ((count - 1) * step + 1, step) if pointwise else (count * step, 1)
+        if (stop, skip) != (x.shape[axis], 1):
+            x = Slice(axis, 0, stop, skip)(x)
     rows = x if pointwise else _to_patches(x, size, tuple(kernel))
     matrix = Reshape((prod(kernel) * inputs, outputs))(w)
     rows = Reshape((value.shape[0] * prod(size), prod(kernel) * inputs))(rows)

@@ -110,8 +110,6 @@ def _frozen_norm(op: BatchNorm, value: Value) -> Value:
 def _dropout(op: Dropout, x: Value, rng: Value) -> Value:
     if op.p == 0:
         return x
-    if op.p == 1:
-        return mul(x, 0.0)
     uniform = RandomUniform(x.shape, op.salt)(rng)
     return where(greater_equal(uniform, op.p), mul(x, 1.0 / (1.0 - op.p)), 0.0)
 
