@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pockengine.cli.options import Config, JobOptions, Json, job_verb
-from pockengine.compile import compile as compile_program
+from pockengine.compiler import compile as compile_program
 from pockengine.plan import report
 
 

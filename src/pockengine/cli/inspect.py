@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pockengine.cli.options import Config, JobOptions, Json, job_verb
-from pockengine.compile import build_graphs
+from pockengine.compiler import build_graphs
 from pockengine.errors import InputError
 from pockengine.ir.graph import Graph
 from pockengine.ir.text import print_graph

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from pockengine.cli.load import find_model, make_optimizer, make_scheme
-from pockengine.compile import Job
+from pockengine.compiler import Job
 from pockengine.errors import InputError
 from pockengine.optim import ClipNorm
 from pockengine.target import Target

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pockengine.cli.options import Config, JobOptions, Json, job_verb
-from pockengine.compile import Planned, plan_job
+from pockengine.compiler import Planned, plan_job
 from pockengine.errors import InputError
 from pockengine.plan import report
 

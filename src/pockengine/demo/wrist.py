@@ -19,6 +19,7 @@ import pockengine as pe
 from pockengine.demo.personalise import HERE, Outcome, new_person
 from pockengine.demo.task import BATCH, EPOCHS, LEARNING_RATE, SPARSE
 from pockengine.errors import PockError
+from pockengine.program import CompiledProgram
 
 SCHEMES = ("sparse", "full", "head only")
 
@@ -60,7 +61,7 @@ def _compile_and_adapt(scheme: str, out: Path) -> Outcome:
     return Outcome(**json.loads(_last_line(child.stdout)))
 
 
-def _compile(scheme: str) -> pe.Program:
+def _compile(scheme: str) -> CompiledProgram:
     graph = pe.import_onnx(HERE / "base_network.onnx")
     update = {
         "sparse": pe.UpdateScheme.select(graph, SPARSE),
