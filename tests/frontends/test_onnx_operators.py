@@ -346,6 +346,16 @@ def test_gather_elements() -> None:
     compare(model_of(nodes("y = GatherElements x k", y={"axis": 1}), shapes))
 
 
+def test_scatter_at_constant_places() -> None:
+    """Python's x[1] = 0 on a table, and the same table gathered from."""
+    text = """
+        t = ScatterND table places rows
+        y = Gather t ids
+    """
+    weights = {"table": f32(4, 3), "places": np.array([[1], [-1]]), "rows": f32(2, 3)}
+    compare(model_of(nodes(text), {"ids": ("int64", ["N", 6])}, weights=weights))
+
+
 def test_where_and_logic() -> None:
     text = """
         a = Greater x z

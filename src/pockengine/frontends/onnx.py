@@ -329,10 +329,10 @@ class _Walk:
                 self.lost[name] = _unsupported(node, f"its output {i} is used")
 
     def _noted(self, node: onnx.NodeProto, name: str, item: Item) -> Item:
-        """A Constant that feeds a learned input is a weight all the same."""
+        """A matrix or filter in a Constant that feeds a learned input is a weight all the same."""
         if node.op_type != "Constant" or name not in self.weight_names:
             return item
-        learned = isinstance(item, Known) and item.array.dtype.kind == "f" and item.array.ndim > 0
+        learned = isinstance(item, Known) and item.array.dtype.kind == "f" and item.array.ndim > 1
         return replace(item, weight=True) if learned else item  # type: ignore[type-var]
 
     def _translated(self, proto: onnx.NodeProto) -> list[Item]:

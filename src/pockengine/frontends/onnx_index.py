@@ -2,10 +2,21 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
+
+import numpy as np
 
 from pockengine.errors import ImportModelError, UnsupportedError
 from pockengine.frontends.onnx_math import scale
-from pockengine.frontends.onnx_node import Item, Node, Translation, axes_of, axis_of, full_like
+from pockengine.frontends.onnx_node import (
+    Item,
+    Node,
+    Translation,
+    axes_of,
+    axis_of,
+    depends_on_batch,
+    full_like,
+)
 from pockengine.frontends.onnx_shape import padded, reshaped, sliced, transposed
 from pockengine.ir.op import Value
 from pockengine.ir.types import Shape
@@ -140,20 +151,37 @@ def gather_elements(node: Node) -> Item:
 def gather_nd(node: Node) -> Item:
     """The last axis of the indices names k leading axes of x; they become one linear index."""
     x, indices = node.value(0), node.value(1)
-    if node.attr("batch_dims", 0):
-        raise UnsupportedError("GatherND with batch_dims")
+    if node.attr("batch_dims", 0) or not indices.shape[-1]:
+        raise UnsupportedError("GatherND with batch_dims, or without indices")
     count = indices.shape[-1]
-    linear: Value | None = None
+    parts = []
     for axis in range(count):
         part = reshaped(sliced(indices, indices.type.rank - 1, axis, axis + 1), indices.shape[:-1])
         part = _non_negative(part, x.shape[axis])
         step = math.prod(x.shape[axis + 1 : count])
-        part = e.Mul()(part, full_like(part, step)) if step != 1 else part
-        linear = part if linear is None else e.Add()(linear, part)
-    if linear is None:
-        raise UnsupportedError("GatherND without indices")
-    flat = reshaped(x, (math.prod(x.shape[:count]), *x.shape[count:]))
-    return s.Gather(0)(flat, linear)
+        parts.append(e.Mul()(part, full_like(part, step)) if step != 1 else part)
+    return s.Gather(0)(_flat(x, count), reduce(e.Add(), parts))
+
+
+def _flat(x: Value, count: int) -> Value:
+    """x with its first `count` axes made one."""
+    return reshaped(x, (math.prod(x.shape[:count]), *x.shape[count:]))
+
+
+def scatter_nd(node: Node) -> Item:
+    """x with the elements at constant places replaced."""
+    x, places = node.value(0), node.array(1, "the indices of ScatterND")
+    if node.attr("reduction", "none") != "none" or not places.shape[-1]:
+        raise UnsupportedError("ScatterND that adds or multiplies")
+    sizes = x.shape[: places.shape[-1]]
+    if depends_on_batch(sizes):
+        raise UnsupportedError("ScatterND along the batch")
+    rows = np.moveaxis(places.reshape(-1, len(sizes)) % np.array(sizes), 1, 0)
+    linear = np.ravel_multi_index(tuple(rows), sizes).tolist()
+    if len(set(linear)) != len(linear):
+        raise UnsupportedError("ScatterND that writes one place twice")
+    updates = reshaped(node.value(2), (len(linear), *x.shape[len(sizes) :]))
+    return reshaped(s.Put(0, tuple(linear))(_flat(x, len(sizes)), updates), x.shape)
 
 
 def one_hot(node: Node) -> Item:
@@ -261,6 +289,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
     "OneHot": one_hot,
+    "ScatterND": scatter_nd,
     "MatMul": matmul,
     "Gemm": gemm,
     "Einsum": einsum,
