@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 something the user can act on, told in words; 2 the comman
 file cannot be understood; 3 the model uses operators that pockengine does not have.
 """
 
+from typing import Any
+
 import typer
 from typer.core import TyperGroup
 
@@ -21,7 +23,7 @@ FAILED, UNSUPPORTED = 1, 3
 class _Verbs(TyperGroup):
     """Turns the errors that pockengine raises on purpose into words and an exit code."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except PockError as error:

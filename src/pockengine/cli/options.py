@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -15,7 +15,7 @@ from pockengine.cli.load import find_model, make_optimizer, make_scheme
 from pockengine.compiler import Job
 from pockengine.errors import InputError
 from pockengine.optim import ClipNorm
-from pockengine.target import Target
+from pockengine.target import Backend, Target
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -97,7 +97,9 @@ class JobOptions:
     clip_norm: Annotated[float | None, typer.Option(help="Limit of the gradients' norm.")] = None
     target: Annotated[str, typer.Option(help="host, avx512, avx2, sse, neon-linux...")] = "host"
     backend: Annotated[str, typer.Option(help="c, or numpy, which needs no compiler.")] = "c"
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: all processors.")] = None
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Default: 1, on the host all processors.")
+    ] = None
     memory: Annotated[str | None, typer.Option(help="Budget, such as 64MB or 64MiB.")] = None
 
     def job(self) -> Job:
@@ -115,14 +117,21 @@ class JobOptions:
         )
 
     def _target(self) -> Target:
-        if self.backend not in ("c", "numpy"):
-            raise InputError(f"no back end is called {self.backend!r}; there are c and numpy.")
         budget = parse_bytes(self.memory) if self.memory else None
-        made = (
-            Target.host if self.target == "host" else functools.partial(Target.named, self.target)
+        if self.target == "host":
+            return Target.host(backend=self._backend(), threads=self.threads, memory_budget=budget)
+        return Target.named(
+            self.target,
+            backend=self._backend(),
+            threads=self.threads or 1,
+            memory_budget=budget,
         )
-        threads = {} if self.threads is None else {"threads": self.threads}
-        return made(backend=self.backend, memory_budget=budget, **threads)
+
+    def _backend(self) -> Backend:
+        for name in get_args(Backend):
+            if name == self.backend:
+                return name  # type: ignore[no-any-return]
+        raise InputError(f"no back end is called {self.backend!r}; there are c and numpy.")
 
 
 def parse_bytes(words: str) -> int:

@@ -40,7 +40,7 @@ class Outcome:
 def new_person() -> Person:
     """The person the base network was never trained on."""
     facts: dict[str, Any] = json.loads((HERE / "base_network.json").read_text())
-    scale = Scale(np.float32(facts["mean"]), np.float32(facts["deviation"]))
+    scale = Scale(np.array(facts["mean"], np.float32), np.array(facts["deviation"], np.float32))
     return person_windows(load_recordings(), facts["held_out_person"], scale)
 
 

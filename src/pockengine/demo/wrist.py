@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def _table(outcomes: dict[str, Outcome]) -> Table:
     table = Table(title="Adapting to a new person")
     for heading in ("", *outcomes):
         table.add_column(heading, justify="right" if heading else "left")
-    rows = {
+    rows: dict[str, Callable[[Outcome], str]] = {
         "accuracy before": lambda o: f"{o.accuracy_before:.1%}",
         "accuracy after": lambda o: f"{o.accuracy_after:.1%}",
         "one step": lambda o: f"{o.step_ms:.2f} ms",
