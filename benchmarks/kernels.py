@@ -2,8 +2,8 @@
 
     python benchmarks/kernels.py [--target avx512] [--torch]
 
-`peak` is the register tile alone on data in the first cache. Every number is the best of several runs.
-With --torch the same products and convolutions (channels last, one thread) are timed beside them.
+`peak` is the register tile alone on data in the first cache. Every number is the best of several
+runs. With --torch the same products and convolutions (channels last, one thread) are timed beside.
 """
 
 from __future__ import annotations
@@ -58,14 +58,35 @@ DEPTHWISE = [
     (4, 7, 960, 3, 1),
     (4, 14, 240, 5, 1),
 ]
-KERNELS = (
-    "pk_pack_b pk_gemm pk_gemm_tn pk_conv_pack pk_conv_pack_t pk_conv_rows pk_conv_dx_rows "
-    "pk_conv_dw pk_depthwise_lines pk_depthwise_dx_lines pk_depthwise_dw"
-).split()
+KERNELS = [
+    *("pk_pack_b", "pk_gemm", "pk_gemm_tn", "pk_conv_pack", "pk_conv_pack_t", "pk_conv_rows"),
+    *("pk_conv_dx_rows", "pk_conv_dw"),
+    *("pk_depthwise_lines", "pk_depthwise_dx_lines", "pk_depthwise_dw"),
+]
+CONV_FIELDS = [
+    *(
+        "n",
+        "h",
+        "w",
+        "c",
+        "oh",
+        "ow",
+        "o",
+        "kh",
+        "kw",
+        "sh",
+        "sw",
+        "ph",
+        "pw",
+        "dh",
+        "dw",
+        "groups",
+    ),
+]
 
 
 class Conv(ctypes.Structure):
-    _fields_ = [(n, ctypes.c_ssize_t) for n in "n h w c oh ow o kh kw sh sw ph pw dh dw groups".split()]
+    _fields_ = [(name, ctypes.c_ssize_t) for name in CONV_FIELDS]
 
 
 class Kernels:
@@ -120,7 +141,9 @@ def product_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]
         dw = np.zeros((inner, cols), np.float32)
         times = [
             best(k.bind("pk_gemm", a, inner, packed, inner, cols, c, cols, rows, 0)),
-            best(k.bind("pk_gemm_tn", a, inner, c, cols, 0, inner, cols, rows, dw, cols, 0, scratch)),
+            best(
+                k.bind("pk_gemm_tn", a, inner, c, cols, 0, inner, cols, rows, dw, cols, 0, scratch)
+            ),
         ]
         if torch:
             ta, tb, tc = map(torch.from_numpy, (a, b, c))
@@ -160,7 +183,10 @@ def conv_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
             k.bind("pk_conv_dw", g, x, y, dw, 0, taps * c, scratch),
         ]
         calls += torch_conv(torch, x, w, kernel, stride, 1) if torch else []
-        yield f"{n}x{size}x{size}x{c} -> {o}, {kernel}x{kernel}/{stride}", [flops / best(f) for f in calls]
+        yield (
+            f"{n}x{size}x{size}x{c} -> {o}, {kernel}x{kernel}/{stride}",
+            [flops / best(f) for f in calls],
+        )
 
 
 def depthwise_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
@@ -205,7 +231,7 @@ def main() -> None:
     options = parser.parse_args()
     torch = None
     if options.torch:
-        import torch
+        import torch  # noqa: PLC0415
 
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)
@@ -213,7 +239,11 @@ def main() -> None:
     print(f"{options.target}, one thread, GFLOP/s; peak {peak(k):.1f}")
     three = ["y", "dx", "dw"]
     beside = [f"torch {c}" for c in three] if torch else []
-    table("product", ["a@b", "aT@c", *(["torch a@b", "aT@c"] if torch else [])], product_rows(k, torch))
+    table(
+        "product",
+        ["a@b", "aT@c", *(["torch a@b", "aT@c"] if torch else [])],
+        product_rows(k, torch),
+    )
     table("convolution", three + beside, conv_rows(k, torch))
     table("depthwise", three + beside, depthwise_rows(k, torch))
 

@@ -29,8 +29,8 @@ _AVX2 = {"avx2", "fma", "bmi1", "bmi2", "movbe"}
 class Target:
     """A machine and the share of it that a program may use.
 
-    `triple` and `cpu` are as `zig cc` spells them; `memory_budget` is in bytes. Use `Target.host()` or
-    `Target.named(...)` rather than the constructor.
+    `triple` and `cpu` are as `zig cc` spells them, `mr` is the height of the register tile, and
+    `memory_budget` is in bytes. Made by `Target.host()` or `Target.named(...)`.
     """
 
     backend: Backend
@@ -74,7 +74,10 @@ class Target:
         threads: int | None = None,
         memory_budget: int | None = None,
     ) -> Target:
-        """This machine, on all the processors that this process may use unless `threads` says otherwise."""
+        """This machine, on all the processors that this process may use unless `threads` is given.
+
+        Raises InputError where there is no target for it.
+        """
         count = _processors() if threads is None else threads
         return cls.named(host_name(), backend=backend, threads=count, memory_budget=memory_budget)
 

@@ -1,4 +1,4 @@
-"""Calls kernels from Python: a unit that exports a table of their addresses, built as any unit is."""
+"""Calls kernels from Python through a unit that exports a table of their addresses."""
 
 from __future__ import annotations
 
@@ -51,22 +51,51 @@ KERNELS: dict[str, tuple[str, type | None]] = {
     "pk_copy_lines": ("pppii", None),
 }
 
-_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_ssize_t, "b": ctypes.c_int, "f": ctypes.c_float, "L": ctypes.c_int64}
+_TYPES = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_ssize_t,
+    "b": ctypes.c_int,
+    "f": ctypes.c_float,
+    "L": ctypes.c_int64,
+}
+
+
+CONV_FIELDS = [
+    *(
+        "n",
+        "h",
+        "w",
+        "c",
+        "oh",
+        "ow",
+        "o",
+        "kh",
+        "kw",
+        "sh",
+        "sw",
+        "ph",
+        "pw",
+        "dh",
+        "dw",
+        "groups",
+    ),
+]
 
 
 class Conv(ctypes.Structure):
     """pk_conv"""
 
-    _fields_ = [
-        (name, ctypes.c_ssize_t)
-        for name in "n h w c oh ow o kh kw sh sw ph pw dh dw groups".split()
-    ]
+    _fields_ = [(name, ctypes.c_ssize_t) for name in CONV_FIELDS]
 
 
 class Copy(ctypes.Structure):
     """pk_copy"""
 
-    _fields_ = [("rank", ctypes.c_ssize_t), ("size", ctypes.c_ssize_t * 8), ("stride", ctypes.c_ssize_t * 8)]
+    _fields_ = [
+        ("rank", ctypes.c_ssize_t),
+        ("size", ctypes.c_ssize_t * 8),
+        ("stride", ctypes.c_ssize_t * 8),
+    ]
 
 
 def runnable_targets() -> list[Target]:

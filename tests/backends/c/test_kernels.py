@@ -1,4 +1,4 @@
-"""Every kernel against NumPy in float64, for each vector width, at shapes that end in the middle of a vector."""
+"""Products and convolutions against NumPy in float64, for each vector width, at awkward shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reductions, losses, normalisation, pooling and copies against NumPy or the operators' references."""
+"""Reductions, losses, norms, pooling and copies against NumPy and the operators' references."""
 
 from __future__ import annotations
 
@@ -124,7 +124,10 @@ def test_cross_entropy(k: Kernels, cols: int, smoothing: float, weighted: bool) 
     k("pk_cross_entropy_grad", g, x, *common, dx.array, 0, 11)
     exact = [a.astype(float) for a in weight]
     op = (1, smoothing, -100)
-    assert np.abs(loss.check() - CrossEntropy(*op).ref(x.astype(float), labels, *exact)).max() < 1e-5 * 20
+    assert (
+        np.abs(loss.check() - CrossEntropy(*op).ref(x.astype(float), labels, *exact)).max()
+        < 1e-5 * 20
+    )
     want = CrossEntropyGrad(*op).ref(g.astype(float), x.astype(float), labels, *exact)
     assert np.abs(dx.check() - want).max() < 1e-5
 
@@ -182,8 +185,15 @@ POOLS = [
 ]
 
 
-def pool_geometry(n: int, size: tuple[int, int], c: int, out: tuple[int, ...], *window: object) -> Conv:
-    (kh, kw), (sh, sw), ((ph, _), (pw, _)), (dh, dw) = window or ((0, 0), (0, 0), ((0, 0),) * 2, (0, 0))
+def pool_geometry(
+    n: int, size: tuple[int, int], c: int, out: tuple[int, ...], *window: object
+) -> Conv:
+    (kh, kw), (sh, sw), ((ph, _), (pw, _)), (dh, dw) = window or (
+        (0, 0),
+        (0, 0),
+        ((0, 0),) * 2,
+        (0, 0),
+    )
     return Conv(n, *size, c, *out, c, kh, kw, sh, sw, ph, pw, dh, dw, c)
 
 

@@ -1,7 +1,7 @@
-"""From C source to a shared library: finds the compiler, keeps the kernel library compiled, links a unit.
+"""From C source to a shared library: finds the compiler, keeps the kernels compiled, links a unit.
 
-The kernel library is compiled once for each (source, machine, compiler) and kept in a cache folder. Entries
-are written beside and renamed, so a reader sees a whole file or none, whoever else is building.
+The kernel library is compiled once for each (source, machine, compiler) and kept in a cache folder.
+Entries are written beside and renamed, so a reader sees a whole file or none, whoever else builds.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from pockengine.target import Target
 KERNELS = Path(__file__).parent / "kernels"
 
 # Contraction to fused multiply-add is allowed; reordering sums and assuming away NaN is not.
-_FLAGS = (
-    "-std=gnu11 -O3 -fPIC -fvisibility=hidden -ffunction-sections -g0 -w "
-    "-ffp-contract=fast -fno-math-errno -fno-trapping-math"
-).split()
-_LINK_FLAGS = "-shared -Wl,--gc-sections -Wl,--build-id=none -s -lm -lpthread".split()
-_MACOS_LINK_FLAGS = "-shared -Wl,-dead_strip -s".split()
+_FLAGS = [
+    *("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-g0", "-w"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+]
+_LINK_FLAGS = ["-shared", "-Wl,--gc-sections", "-Wl,--build-id=none", "-s", "-lm", "-lpthread"]
+_MACOS_LINK_FLAGS = ["-shared", "-Wl,-dead_strip", "-s"]
 _ERROR_LINES = 12
 _LOCK_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A command that compiles C, what it calls itself, and whether it is zig (which can cross-compile)."""
+    """A command that compiles C, and what it calls itself; zig can compile for other machines."""
 
     command: tuple[str, ...]
     version: str
@@ -61,13 +61,17 @@ class Compiler:
 
 
 def find_compiler() -> Compiler:
-    """The command in POCKENGINE_CC, else `zig cc` of the ziglang package. Raises CompilerMissingError."""
+    """The command in POCKENGINE_CC, else `zig cc` of the package ziglang.
+
+    Raises CompilerMissingError.
+    """
     chosen = os.environ.get("POCKENGINE_CC")
     if chosen:
         return _named_compiler(chosen)
     if importlib.util.find_spec("ziglang") is None:
         raise CompilerMissingError(
-            "no C compiler: run `pip install ziglang`, or set POCKENGINE_CC to the command of a C compiler"
+            "no C compiler was found: run `pip install ziglang`, "
+            "or set POCKENGINE_CC to the command of a C compiler"
         )
     return Compiler((sys.executable, "-m", "ziglang", "cc"), f"zig {version('ziglang')}", True)
 
@@ -85,7 +89,10 @@ def _named_compiler(command: str) -> Compiler:
 
 
 def kernel_library(target: Target) -> Path:
-    """The object file of the kernel library for a target; compiled when the cache does not have it."""
+    """The object file of the kernel library for a target; compiled if the cache does not have it.
+
+    Raises CompilerMissingError, CompileFailedError.
+    """
     compiler = find_compiler()
     flags = _compile_flags(compiler, target)
     entry = cache_folder() / f"kernels-{_key(compiler, flags)}.o"
@@ -100,8 +107,8 @@ def kernel_library(target: Target) -> Path:
 def build_unit(source: str, target: Target, out_path: Path) -> Path:
     """Compiles a model's C source, which includes "pock.h", into a shared library at out_path.
 
-    Only what the source marks POCK_EXPORT is visible in it. The same source gives the same bytes. Raises
-    CompilerMissingError, CompileFailedError.
+    Only what the source marks POCK_EXPORT is visible in it. The same source gives the same bytes.
+    Raises CompilerMissingError, CompileFailedError.
     """
     compiler = find_compiler()
     library = kernel_library(target)
@@ -156,8 +163,11 @@ def _written_whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Keeps two processes from doing the same work. One that died holding the lock delays others only until
-    the lock is old; then they go ahead, which is safe because entries are renamed into place."""
+    """Keeps two processes from doing the same work.
+
+    One that died holding the lock delays others until the lock is old. Then they go ahead, which is
+    safe because entries are renamed into place.
+    """
     while True:
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL))

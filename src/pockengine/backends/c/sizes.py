@@ -1,7 +1,7 @@
 """Block sizes of the kernel library, and the scratch each kernel needs, in floats.
 
-The block sizes reach the kernels as macros, so that the planner and the kernels agree by construction. They
-are chosen for a first cache of 32 KiB or more and a second of 512 KiB or more.
+The block sizes reach the kernels as macros, so that the planner and the kernels agree by
+construction. They are chosen for a first cache of 32 KiB or more and a second of 512 KiB or more.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def packed_size(rows: int, columns: int, target: Target) -> int:
 
 
 def conv_packed_size(taps: int, c: int, o: int, groups: int, target: Target) -> int:
-    """Floats of a weight [taps, c / groups, o] packed by pk_conv_pack; swap c and o for pk_conv_pack_t."""
+    """Floats of a weight [taps, c / groups, o] packed by pk_conv_pack.
+
+    For pk_conv_pack_t swap c and o.
+    """
     return groups * packed_size(taps * c // groups, o // groups, target)
 
 
