@@ -199,10 +199,10 @@ def test_truncated_files_are_refused(path: Path) -> None:
         refuses(path, "does not begin as a zip|was cut short|was altered")
 
 
-def test_every_altered_byte_is_refused(path: Path) -> None:
+def test_any_altered_byte_is_refused(path: Path) -> None:
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
-    for position in range(len(whole)):
+    for position in (*rng.permutation(len(whole))[:500], *range(len(whole) - 150, len(whole))):
         damaged = bytearray(whole)
         damaged[position] ^= int(rng.integers(1, 256))
         path.write_bytes(damaged)
@@ -315,7 +315,7 @@ def test_a_sealed_archive_with_altered_structure_never_fails_otherwise(path: Pat
     whole = path.read_bytes()
     start = whole.index(b"PK\x01\x02")
     rng = np.random.default_rng(1)
-    for position in range(start, len(whole) - DIGITS - len(SEAL)):
+    for position in range(start, len(whole) - DIGITS - len(SEAL), 2):
         damaged = bytearray(whole)
         damaged[position] ^= int(rng.integers(1, 256))
         path.write_bytes(damaged)
@@ -418,7 +418,7 @@ def test_no_manifest_raises_anything_else(path: Path) -> None:
     rng = np.random.default_rng(2)
     accepted = 0
     for trail in spots(manifest):
-        for choice in rng.permutation(len(junk))[:4]:
+        for choice in rng.permutation(len(junk))[:2]:
             changed = json.loads(members["manifest.json"])
             holder = changed
             for key in trail[:-1]:
@@ -426,7 +426,7 @@ def test_no_manifest_raises_anything_else(path: Path) -> None:
             holder[trail[-1]] = junk[int(choice)]
             resealed(path, {**members, "manifest.json": json.dumps(changed).encode()})
             accepted += accepts_or_refuses(path)
-    assert accepted < 40  # texts that mean nothing to loading, and numbers that happen to fit
+    assert accepted < 20  # texts that mean nothing to loading, and numbers that happen to fit
 
 
 TENSOR_LIES = {
