@@ -328,7 +328,8 @@ class Pad(Movement):
             ((2,), (0,), (0,), 0.0),
             ((), (), (), 0.0),
         ):
-            yield Sample(cls(low, high, value), (rng.standard_normal(shape),))
+            checked = None if math.isfinite(value) else ()
+            yield Sample(cls(low, high, value), (rng.standard_normal(shape),), checked)
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:

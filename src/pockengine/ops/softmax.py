@@ -8,6 +8,7 @@ import numpy as np
 from pockengine.ir.op import Array, Axes, ErrorSample, Gradients, Op, Sample, Value, require
 from pockengine.ir.types import Shape, TensorType
 from pockengine.ops.arithmetic import Exp, Neg, mul, sub
+from pockengine.ops.pointwise import as_dtype
 from pockengine.ops.reduce import Sum
 
 _CASES: tuple[tuple[Shape, int], ...] = (((2, 5), 1), ((3, 2, 4), 0), ((2, 3, 2), 1), ((1,), 0))
@@ -82,7 +83,7 @@ class Softmax(_Forward):
 
     def ref(self, x: Array) -> Array:
         e = np.exp(x - x.max(axis=self.axis, keepdims=True))
-        return e / self.sum(e)
+        return as_dtype(e / self.sum(e), x)
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
         return (SoftmaxGrad(self.axis)(g, y),)
@@ -95,7 +96,7 @@ class SoftmaxGrad(_Backward):
     kernel = "softmax_grad"
 
     def ref(self, g: Array, y: Array) -> Array:
-        return y * (g - self.sum(g * y))
+        return as_dtype(y * (g - self.sum(g * y)), y)
 
     def vjp(self, g: Value, y: Value, of_g: Value, of_y: Value) -> Gradients:
         to_y = sub(
@@ -113,7 +114,7 @@ class LogSoftmax(_Forward):
 
     def ref(self, x: Array) -> Array:
         z = x - x.max(axis=self.axis, keepdims=True)
-        return z - np.log(self.sum(np.exp(z)))
+        return as_dtype(z - np.log(self.sum(np.exp(z))), x)
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
         return (LogSoftmaxGrad(self.axis)(g, y),)
@@ -126,7 +127,7 @@ class LogSoftmaxGrad(_Backward):
     kernel = "log_softmax_grad"
 
     def ref(self, g: Array, y: Array) -> Array:
-        return g - np.exp(y) * self.sum(g)
+        return as_dtype(g - np.exp(y) * self.sum(g), g)
 
     def vjp(self, g: Value, y: Value, of_g: Value, of_y: Value) -> Gradients:
         weighed = mul(g, Exp()(of_y))
