@@ -1,4 +1,4 @@
-"""Small networks that the tests of passes share, built as front ends build them, with random weights."""
+"""Small networks that the tests of passes share, as front ends build them, with random weights."""
 
 from dataclasses import dataclass, field
 

@@ -29,7 +29,9 @@ def resident(graph: Graph) -> int:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("groups", "up"), [(1, False), (2, False), (4, False), (1, True), (2, True)])
+@pytest.mark.parametrize(
+    ("groups", "up"), [(1, False), (2, False), (4, False), (1, True), (2, True)]
+)
 def test_a_frozen_norm_costs_one_addition(groups, up, bias):
     before = conv_and_norm(groups, up, bias)
     after = verify(fold(before, set()))

@@ -94,7 +94,9 @@ def test_transposes_sink_through(case):
     before = Graph((x,), {"y": y}, {}, net.data)
     after, _ = channels_last(before)
     assert_same(before, after)
-    assert all(v in after.outputs.values() or v.inputs[0] in after.inputs for v in transposes(after))
+    assert all(
+        v in after.outputs.values() or v.inputs[0] in after.inputs for v in transposes(after)
+    )
 
 
 def test_flattening_a_map_keeps_one_transpose():

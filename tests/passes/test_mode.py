@@ -7,7 +7,6 @@ from nets import Net, assert_same, count, image, mobilenet, run
 from pockengine.errors import GraphError
 from pockengine.ir.graph import Graph, Input, State, leaf
 from pockengine.ir.interpret import interpret
-
 from pockengine.ir.types import TensorType, type_of
 from pockengine.ir.verify import verify
 from pockengine.ops.build import add, reduce_mean

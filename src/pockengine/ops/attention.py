@@ -16,8 +16,8 @@ def attention(
 ) -> Value:
     """softmax(q @ kT * scale + mask) @ v. q[..., T, D], k[..., S, D], v[..., S, E] -> [..., T, E].
 
-    A bool `mask` keeps where it is true; a floating-point one is added. `causal` lets position t see the
-    positions up to t. `scale` is 1 / sqrt(D) unless given.
+    A bool `mask` keeps where it is true; a floating-point one is added. `causal` lets position t
+    see the positions up to t. `scale` is 1 / sqrt(D) unless given.
     """
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     scores = matmul(mul(q, scale), k, transpose_b=True)

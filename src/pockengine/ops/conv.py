@@ -175,11 +175,14 @@ class Conv(_Convolution):
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:
         op = cls((1, 1), ((0, 0), (0, 0)), (1, 1), 1, False)
-        f32 = lambda *shape: TensorType("f32", shape)  # noqa: E731
-        yield ErrorSample(op, (f32(1, 3, 5, 5), f32(4, 2, 3, 3)), "Conv expects 2 input channels")
-        yield ErrorSample(op, (f32(1, 3, 5), f32(4, 3, 3)), "rank 4")
-        yield ErrorSample(op, (f32(1, 3, 2, 2), f32(4, 3, 3, 3)), "at least as large as the kernel")
-        yield ErrorSample(replace(op, stride=(0, 1)), (f32(1, 3, 5, 5), f32(4, 3, 3, 3)), "stride")
+        yield ErrorSample(op, (_f32(1, 3, 5, 5), _f32(4, 2, 3, 3)), "Conv expects 2 input channels")
+        yield ErrorSample(op, (_f32(1, 3, 5), _f32(4, 3, 3)), "rank 4")
+        yield ErrorSample(
+            op, (_f32(1, 3, 2, 2), _f32(4, 3, 3, 3)), "at least as large as the kernel"
+        )
+        yield ErrorSample(
+            replace(op, stride=(0, 1)), (_f32(1, 3, 5, 5), _f32(4, 3, 3, 3)), "stride"
+        )
 
 
 @dataclass(frozen=True)
@@ -250,10 +253,9 @@ class ConvInputGrad(_Convolution):
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:
         op = cls((2, 2), ((0, 0), (0, 0)), (1, 1), 1, False, (6, 6))
-        f32 = lambda *shape: TensorType("f32", shape)  # noqa: E731
-        yield ErrorSample(op, (f32(1, 3, 2, 2), f32(4, 3, 3, 3)), "a tensor of 4 channels")
-        yield ErrorSample(op, (f32(1, 4, 3, 3), f32(4, 3, 3, 3)), "spatial size (2, 2)")
-        yield ErrorSample(op, (f32(1, 4, 3), f32(4, 3, 3)), "rank 4")
+        yield ErrorSample(op, (_f32(1, 3, 2, 2), _f32(4, 3, 3, 3)), "a tensor of 4 channels")
+        yield ErrorSample(op, (_f32(1, 4, 3, 3), _f32(4, 3, 3, 3)), "spatial size (2, 2)")
+        yield ErrorSample(op, (_f32(1, 4, 3), _f32(4, 3, 3)), "rank 4")
 
 
 @dataclass(frozen=True)
@@ -318,14 +320,17 @@ class ConvWeightGrad(_Convolution):
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:
         op = cls((1, 1), ((0, 0), (0, 0)), (1, 1), 2, False, (3, 3))
-        f32 = lambda *shape: TensorType("f32", shape)  # noqa: E731
-        yield ErrorSample(op, (f32(1, 4, 5, 5), f32(1, 4, 5, 5)), "spatial size (3, 3)")
-        yield ErrorSample(op, (f32(1, 4, 5, 5), f32(2, 4, 3, 3)), "a gradient of batch 1")
-        yield ErrorSample(op, (f32(1, 3, 5, 5), f32(1, 4, 3, 3)), "2 groups divide")
+        yield ErrorSample(op, (_f32(1, 4, 5, 5), _f32(1, 4, 5, 5)), "spatial size (3, 3)")
+        yield ErrorSample(op, (_f32(1, 4, 5, 5), _f32(2, 4, 3, 3)), "a gradient of batch 1")
+        yield ErrorSample(op, (_f32(1, 3, 5, 5), _f32(1, 4, 3, 3)), "2 groups divide")
+
+
+def _f32(*shape: int) -> TensorType:
+    return TensorType("f32", shape)
 
 
 def _cases(rng: np.random.Generator) -> Iterator[tuple[Conv, Array, Array, Array]]:
-    """(operator, x, w, y) with strides, dilation, groups, lopsided padding, size 1, in both layouts."""
+    """(operator, x, w, y) with strides, dilation, groups, uneven padding, size 1; both layouts."""
     same, none = ((1, 1), (1, 1)), ((0, 0), (0, 0))
     cases: list[tuple[Conv, int, int, Shape, Shape]] = [
         (Conv((1, 1), same, (1, 1), 1, False), 3, 4, (5, 6), (3, 3)),

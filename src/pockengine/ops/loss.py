@@ -21,6 +21,7 @@ from pockengine.ops.build import (
     sub,
     where,
 )
+from pockengine.ops.windows import normal
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,20 @@ class _CrossEntropy(Op):
         share = self.label_smoothing / count
         targets = (hot * (1 - self.label_smoothing) + share) * ~ignored[..., None]
         weight = weights[0] if weights else np.ones(count)
-        return (targets * weight).astype(logits.dtype)
+        return np.asarray(targets * weight, logits.dtype)
 
     def _log_softmax(self, logits: Array) -> Array:
         """Over the classes, which move to the last axis."""
         z = np.moveaxis(logits, self.axis, -1)
         z = z - z.max(axis=-1, keepdims=True)
-        return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+        return np.asarray(z - np.log(np.exp(z).sum(axis=-1, keepdims=True)))
 
 
 @dataclass(frozen=True)
 class CrossEntropy(_CrossEntropy):
     """loss[...] = -sum over c of t[c] * w[c] * log softmax(logits)[c], 0 where ignored.
 
-    t = (1 - label_smoothing) * onehot(label) + label_smoothing / C. (logits, labels[, weights w[C]]).
+    t = (1 - label_smoothing) * onehot(label) + label_smoothing / C. (logits, labels[, w[C]]).
     """
 
     kernel: ClassVar[str] = "cross_entropy"
@@ -72,7 +73,7 @@ class CrossEntropy(_CrossEntropy):
 
     def ref(self, logits: Array, labels: Array, *weights: Array) -> Array:
         targets = self._targets(logits, labels, *weights)
-        return -(targets * self._log_softmax(logits)).sum(axis=-1)
+        return np.asarray(-(targets * self._log_softmax(logits)).sum(axis=-1))
 
     def vjp(self, g: Value, y: Value, *xs: Value) -> Gradients:
         to_x = CrossEntropyGrad(self.axis, self.label_smoothing, self.ignore_index)
@@ -101,7 +102,7 @@ class CrossEntropy(_CrossEntropy):
 
 @dataclass(frozen=True)
 class CrossEntropyGrad(_CrossEntropy):
-    """logits' = g * (softmax(logits) * sum(t * w) - t * w). (g, logits, labels[, class weights])."""
+    """logits' = g * (softmax(logits) * sum(t * w) - t * w). (g, logits, labels[, w[C]])."""
 
     kernel: ClassVar[str] = "cross_entropy_grad"
     linear_in: ClassVar[tuple[int, ...]] = (0,)
@@ -133,7 +134,7 @@ class CrossEntropyGrad(_CrossEntropy):
     def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
         for op, arrays in _cases(rng):
             grad = cls(op.axis, op.label_smoothing, op.ignore_index)
-            yield Sample(grad, (rng.standard_normal(arrays[1].shape), *arrays), ())
+            yield Sample(grad, (normal(rng, arrays[1].shape), *arrays), ())
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:
@@ -160,7 +161,7 @@ def _cases(rng: np.random.Generator) -> Iterator[tuple[CrossEntropy, tuple[Array
 
 
 def bce_with_logits(logits: Value, target: Value, pos_weight: Value | None = None) -> Value:
-    """-(p * t * log sigmoid(z) + (1 - t) * log(1 - sigmoid(z))) for each element, stable for large z."""
+    """-(p * t * log s(z) + (1 - t) * log(1 - s(z))) for each element, s the logistic function."""
     # log(1 + exp(-z)) without overflow
     softplus = add(log1p(exp(neg(absolute(logits)))), maximum(neg(logits), 0.0))
     if pos_weight is None:

@@ -1,7 +1,7 @@
 """Normalisation. Affine parts are a Mul and an Add; the layers of frameworks are functions, last.
 
-An optional `weight` [N] weighs the samples along axis 0 in the statistics, so that a padded row of a
-partial batch, with weight 0, changes nothing. Axis 0 must then be one of `axes`.
+An optional `weight` [N] weighs the samples along axis 0 in the statistics, so that a padded row of
+a partial batch, with weight 0, changes nothing. Axis 0 must then be one of `axes`.
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 from pockengine.ir.op import Array, ErrorSample, Gradients, Op, Sample, Value, require
 from pockengine.ir.types import Shape, TensorType
 from pockengine.ops.build import add, mul, reshape
+from pockengine.ops.windows import normal
 
 
 def _check_axes(op: Op, axes: Shape, x: TensorType, weight: tuple[TensorType, ...]) -> None:
@@ -44,7 +45,7 @@ def _statistics(x: Array, axes: Shape, weight: tuple[Array, ...]) -> tuple[Array
 
 @dataclass(frozen=True)
 class Normalize(Op):
-    """y = (x - mean) / sqrt(var + eps), with mean and biased variance over `axes`. (x[, weight])."""
+    """y = (x - mean) / sqrt(var + eps), mean and biased variance over `axes`. (x[, weight])."""
 
     axes: Shape
     eps: float
@@ -57,7 +58,7 @@ class Normalize(Op):
 
     def ref(self, x: Array, *weight: Array) -> Array:
         mean, var = _statistics(x, self.axes, weight)
-        return (x - mean) / np.sqrt(var + self.eps)
+        return np.asarray((x - mean) / np.sqrt(var + self.eps))
 
     def vjp(self, g: Value, y: Value, x: Value, *weight: Value) -> Gradients:
         return (NormalizeGrad(self.axes, self.eps)(g, x, *weight), *(None for _ in weight))
@@ -83,7 +84,7 @@ class Normalize(Op):
 
 @dataclass(frozen=True)
 class NormalizeGrad(Op):
-    """With y = Normalize(x), r = 1 / sqrt(var + eps) and the mean over `axes`, where rows are weighed:
+    """With y = Normalize(x), r = 1 / sqrt(var + eps) and means over `axes`:
 
         x' = r * (g - share * (mean(g) + y * mean(g * y)))
 
@@ -108,7 +109,7 @@ class NormalizeGrad(Op):
         y = (x - mean) * r
         of_g = g.sum(axis=self.axes, keepdims=True) / total
         of_gy = (g * y).sum(axis=self.axes, keepdims=True) / total
-        return r * (g - share * (of_g + y * of_gy))
+        return np.asarray(r * (g - share * (of_g + y * of_gy)))
 
     def slice_axes(self, axis: int, *types: TensorType) -> tuple[int | None, ...] | None:
         return None if axis in self.axes else (axis, axis, *(None for _ in types[2:]))
@@ -119,7 +120,7 @@ class NormalizeGrad(Op):
     @classmethod
     def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
         for axes, x, weight in _cases(rng):
-            yield Sample(cls(axes, 1e-5), (rng.standard_normal(x.shape), x, *weight), ())
+            yield Sample(cls(axes, 1e-5), (normal(rng, x.shape), x, *weight), ())
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:
@@ -129,7 +130,7 @@ class NormalizeGrad(Op):
 
 
 def _cases(rng: np.random.Generator) -> Iterator[tuple[Shape, Array, tuple[Array, ...]]]:
-    """(axes, x, weight) as layer, batch and group normalisation have them, and with a padded row."""
+    """(axes, x, weight) as layer, batch and group norms have them, and with a padded row."""
     yield (1,), rng.standard_normal((4, 6)), ()
     yield (0, 2, 3), rng.standard_normal((3, 2, 4, 3)) + 2.0, ()
     yield (0, 1, 2), rng.standard_normal((2, 3, 2, 5)), ()
@@ -153,7 +154,7 @@ class RmsNormalize(Op):
         return x
 
     def ref(self, x: Array) -> Array:
-        return x / np.sqrt((x * x).mean(axis=self.axes, keepdims=True) + self.eps)
+        return np.asarray(x / np.sqrt((x * x).mean(axis=self.axes, keepdims=True) + self.eps))
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
         return (RmsNormalizeGrad(self.axes, self.eps)(g, x),)
@@ -177,7 +178,7 @@ class RmsNormalize(Op):
 
 @dataclass(frozen=True)
 class RmsNormalizeGrad(Op):
-    """With y = RmsNormalize(x) and r = 1 / sqrt(mean(x^2) + eps): x' = r * (g - y * mean(g * y))."""
+    """With y = RmsNormalize(x), r = 1 / sqrt(mean(x^2) + eps): x' = r * (g - y * mean(g * y))."""
 
     axes: Shape
     eps: float
@@ -193,7 +194,7 @@ class RmsNormalizeGrad(Op):
     def ref(self, g: Array, x: Array) -> Array:
         r = 1 / np.sqrt((x * x).mean(axis=self.axes, keepdims=True) + self.eps)
         y = x * r
-        return r * (g - y * (g * y).mean(axis=self.axes, keepdims=True))
+        return np.asarray(r * (g - y * (g * y).mean(axis=self.axes, keepdims=True)))
 
     def slice_axes(self, axis: int, *types: TensorType) -> tuple[int | None, ...] | None:
         return None if axis in self.axes else (axis, axis)
@@ -257,12 +258,13 @@ class BatchVariance(Op):
     kernel: ClassVar[str] = "batch_variance"
 
     def infer(self, x: TensorType, *weight: TensorType) -> TensorType:
-        return BatchMean(self.axes).infer(x, *weight)
+        _check_axes(self, self.axes, x, weight)
+        return x.with_shape(*(n for a, n in enumerate(x.shape) if a not in self.axes))
 
     def ref(self, x: Array, *weight: Array) -> Array:
         total = _shares(x, self.axes, weight)[1]
         biased = _statistics(x, self.axes, weight)[1].squeeze(self.axes)
-        return biased * np.asarray(total / max(total - 1.0, 1.0), x.dtype)
+        return np.asarray(biased * (total / max(total - 1.0, 1.0)), x.dtype)
 
     def flops(self, y: TensorType, *xs: TensorType) -> int:
         return 4 * xs[0].size
@@ -279,7 +281,7 @@ class BatchVariance(Op):
 
 @dataclass(frozen=True)
 class BatchNorm(Op):
-    """Batch normalisation as front ends emit it; passes/mode.py expands it before anything else runs.
+    """Batch normalisation as front ends emit it; passes/mode.py expands it before all else.
 
     (x, gamma[C], beta[C], mean[C], var[C]) -> x's shape. `training` tells whether training uses the
     batch's statistics and updates the running ones by `momentum`; inference always uses the running
@@ -347,7 +349,7 @@ def rms_norm(x: Value, count: int, gamma: Value | None, eps: float = 1e-6) -> Va
 def group_norm(
     x: Value, groups: int, gamma: Value | None, beta: Value | None, eps: float = 1e-5
 ) -> Value:
-    """x[N, C, *S]: normalises over the channels of each group and all positions; gamma, beta [C]."""
+    """x[N, C, *S]: normalises over each group's channels and all positions; gamma, beta [C]."""
     count = x.shape[1]
     split = reshape(x, (x.shape[0], groups, count // groups, *x.shape[2:]))
     axes = tuple(range(2, split.type.rank))

@@ -1,7 +1,7 @@
 """Pooling. x[N, C, *S] or, channels last, x[N, *S, C]; only the spatial axes change.
 
-Averages are one matrix along each spatial axis, so that their gradients are the transposed matrices; a
-maximum sends its gradient to the first of equal elements, in the order of the window.
+Averages are one matrix along each spatial axis, so their gradients are the transposed matrices;
+a maximum sends its gradient to the first of equal elements, in the order of the window.
 Pooling over the whole image is Mean or Max over the spatial axes.
 """
 
@@ -22,6 +22,7 @@ from pockengine.ops.windows import (
     crop_spatial,
     from_last,
     map_spatial,
+    normal,
     pad_spatial,
     spatial,
     taps,
@@ -158,7 +159,7 @@ class MaxPoolGrad(_Window):
         for op, x in _max_cases(rng):
             y = op.ref(x)
             grad = cls(op.window, op.stride, op.padding, op.dilation, op.channels_last)
-            yield Sample(grad, (rng.standard_normal(y.shape), x, y), ())
+            yield Sample(grad, (normal(rng, y.shape), x, y), ())
         ties = cls((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), False)
         yield Sample(
             ties, (np.ones((1, 1, 2, 2)), np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 2, 2))), ()
@@ -191,8 +192,8 @@ def _max_cases(rng: np.random.Generator) -> Iterator[tuple[MaxPool, Array]]:
 class AvgPool(_Window):
     """y[n, c, s'] = mean over the window at stride * s' of x.
 
-    The mean is over the whole window if `count_include_pad` (padding counts as zeros), otherwise over
-    what lies inside the input.
+    The mean is over the whole window if `count_include_pad` (padding counts as zeros), otherwise
+    over what lies inside the input.
     """
 
     count_include_pad: bool
@@ -260,7 +261,7 @@ class AvgPoolGrad(_Window):
     def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
         for op, x in _avg_cases(rng):
             fields = (op.window, op.stride, op.padding, op.count_include_pad, op.channels_last)
-            g = rng.standard_normal(op.ref(x).shape)
+            g = normal(rng, op.ref(x).shape)
             yield Sample(cls(*fields, spatial(x.shape, op.channels_last)), (g,))
 
     @classmethod
@@ -381,7 +382,7 @@ class AdaptiveAvgPoolGrad(_Spatial):
     def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
         for op, x in _adaptive_cases(rng):
             size = spatial(x.shape, op.channels_last)
-            yield Sample(cls(size, op.channels_last), (rng.standard_normal(op.ref(x).shape),))
+            yield Sample(cls(size, op.channels_last), (normal(rng, op.ref(x).shape),))
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:
@@ -406,13 +407,16 @@ class AdaptiveMaxPool(_Spatial):
     kernel: ClassVar[str] = "adaptive_max_pool"
 
     def infer(self, x: TensorType) -> TensorType:
-        return AdaptiveAvgPool(self.size, self.channels_last).infer(x)
+        self._check(len(self.size), x)
+        require(min(self.size) >= 1, self, "bins of at least 1", x)
+        return self._resized(x, self.size)
 
     def ref(self, x: Array) -> Array:
         last = to_last(x, self.channels_last)
         y = np.empty((x.shape[0], *self.size, last.shape[-1]), x.dtype)
         for index, view in _bin_views(last.shape[1:-1], self.size):
-            y[(slice(None), *index)] = last[view].max(axis=tuple(range(1, last.ndim - 1)))
+            at: tuple[slice | int, ...] = (slice(None), *index)
+            y[at] = last[view].max(axis=tuple(range(1, last.ndim - 1)))
         return from_last(y, self.channels_last)
 
     def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
@@ -449,7 +453,7 @@ class AdaptiveMaxPoolGrad(_Spatial):
         g, x, y = (to_last(a, self.channels_last) for a in (g, x, y))
         result = np.zeros_like(x)
         for index, view in _bin_views(x.shape[1:-1], y.shape[1:-1]):
-            at = (slice(None), *index)
+            at: tuple[slice | int, ...] = (slice(None), *index)
             piece = x[view].reshape(x.shape[0], -1, x.shape[-1])
             first = np.arange(piece.shape[1])[None, :, None] == piece.argmax(axis=1)[:, None, :]
             result[view] += np.where(first, g[at][:, None], 0).reshape(x[view].shape)
@@ -459,7 +463,7 @@ class AdaptiveMaxPoolGrad(_Spatial):
     def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
         for op, x in _adaptive_cases(rng):
             y = AdaptiveMaxPool(op.size, op.channels_last).ref(x)
-            yield Sample(cls(op.channels_last), (rng.standard_normal(y.shape), x, y), ())
+            yield Sample(cls(op.channels_last), (normal(rng, y.shape), x, y), ())
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:

@@ -9,7 +9,7 @@ import numpy as np
 from pockengine.ir.op import Array, ErrorSample, Gradients, Sample, Value, require
 from pockengine.ir.types import DIMS, Shape, TensorType
 from pockengine.ops.pool import _Spatial
-from pockengine.ops.windows import map_spatial, spatial
+from pockengine.ops.windows import map_spatial, normal, spatial
 
 MODES = ("nearest", "bilinear")
 COORDINATES = ("half_pixel", "align_corners", "asymmetric")
@@ -20,8 +20,8 @@ class Resize(_Spatial):
     """y[n, c, i] = x at the coordinate of i: of the nearest element, or interpolated linearly.
 
     The coordinate is (i + 0.5) * scale - 0.5 (half_pixel), i * (in - 1) / (out - 1) (align_corners)
-    or i * scale (asymmetric), with scale = in / out. "nearest" takes floor(i * scale) when asymmetric,
-    as torch's "nearest" does, floor((i + 0.5) * scale) for half_pixel, as its "nearest-exact".
+    or i * scale (asymmetric), with scale = in / out. "nearest" takes floor(i * scale) when
+    asymmetric, as torch's "nearest" does, floor((i + 0.5) * scale) for half_pixel, as its "nearest-exact".
     """
 
     size: Shape
@@ -93,7 +93,7 @@ class ResizeGrad(_Spatial):
     def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
         for op, x in _cases(rng):
             size = spatial(x.shape, op.channels_last)
-            g = rng.standard_normal(op.ref(x).shape)
+            g = normal(rng, op.ref(x).shape)
             yield Sample(cls(size, op.mode, op.coordinates, op.channels_last), (g,))
 
     @classmethod

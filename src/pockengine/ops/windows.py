@@ -1,7 +1,7 @@
 """The geometry of sliding windows, shared by convolutions, pooling and resizing.
 
-References work channels-last: `to_last` and `from_last` move the channel axis. A window operator visits
-its kernel's taps; each reads one strided view of the padded input, so that no loop runs over pixels.
+References work channels-last: `to_last` and `from_last` move the channel axis. A window operator
+visits its kernel's taps; each reads a strided view of the padded input: no loop runs over pixels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ def window_counts(
 def taps(
     kernel: Shape, stride: Shape, dilation: Shape, counts: Shape
 ) -> Iterator[tuple[Shape, tuple[slice, ...]]]:
-    """For each tap of the kernel: its index, and the slices that it reads of a padded [N, *S, C]."""
+    """For each tap of the kernel: its index, and the slices it reads of a padded [N, *S, C]."""
     for tap in product(*map(range, kernel)):
         views = (
             slice(t * d, t * d + s * (n - 1) + 1, s)
@@ -85,3 +85,8 @@ def map_spatial(x: Array, matrices: Sequence[Array], channels_last: bool) -> Arr
     for axis, matrix in enumerate(matrices, first):
         x = np.moveaxis(np.tensordot(matrix.astype(x.dtype), x, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(x)
+
+
+def normal(rng: np.random.Generator, shape: Shape) -> Array:
+    """Random numbers for samples."""
+    return np.asarray(rng.standard_normal(shape))

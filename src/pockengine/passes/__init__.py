@@ -1,1 +1,1 @@
-"""Graph -> Graph, one idea a file. Every pass keeps the meaning: `interpret` gives the same before and after."""
+"""Graph -> Graph, one idea a file. Every pass keeps what `interpret` gives."""

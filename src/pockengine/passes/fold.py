@@ -1,10 +1,10 @@
 """Computes ahead what depends on nothing that changes, and moves frozen norms into frozen weights.
 
-    conv(x, w) * scale + shift            ->  conv(x, w * scale) + shift         w and scale frozen
-    (conv(x, w) - mean) * scale + beta    ->  conv(x, w) * scale + (beta - mean * scale)    w trained
-    rsqrt(var + eps) * gamma              ->  Const                              gamma and var frozen
+    conv(x, w) * scale + shift          ->  conv(x, w * scale) + shift, where w and scale are frozen
+    (conv(x, w) - mean) * scale + beta  ->  conv(x, w) * scale + (beta - mean * scale), for a trained w
+    rsqrt(var + eps) * gamma            ->  Const, where gamma and var are frozen
 
-`changing` names the leaves that some entry point updates: trained weights, running statistics in use.
+`changing` names the leaves that some entry point updates: trained weights, running statistics.
 A trained weight is never folded, because its gradient would then be that of the product. A value is
 computed ahead only where the bytes that stay in memory do not grow: no broadcast is stored, and no
 folded weight beside its original. It runs before passes/layout.py, on channels-first convolutions.
@@ -29,7 +29,7 @@ SLACK = 4096  # bytes by which a family of folded values may grow: vectors of on
 
 
 def fold(graph: Graph, changing: Set[str]) -> Graph:
-    """Folds norms into weights, then constants. Values and gradients stay the same but for rounding."""
+    """Folds norms into weights, then constants. Results and gradients stay, but for rounding."""
     return fold_constants(fold_scales(graph, changing), changing)
 
 
@@ -187,7 +187,9 @@ def fold_constants(graph: Graph, changing: Set[str]) -> Graph:
     chosen = [v for f in families if _pays(f, stays) for v in f.results]
     data, replacements = dict(graph.data), {}
     for value, array in zip(chosen, _evaluate(chosen, graph), strict=True):
-        name = "const." + hashlib.sha256(array.tobytes() + str(value.type).encode()).hexdigest()[:16]
+        name = (
+            "const." + hashlib.sha256(array.tobytes() + str(value.type).encode()).hexdigest()[:16]
+        )
         data[name] = array
         replacements[value] = leaf(Const, name, array)
     folded = substitute(graph, replacements)

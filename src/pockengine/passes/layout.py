@@ -1,10 +1,10 @@
 """Turns channels-first convolutions, pooling and resizing into channels-last.
 
-    y = Conv(x, w)    ->    y = first(Conv_last(last(x), w'))      last = Transpose(0, 2, 3, 1), w' = HWIO
+    y = Conv(x, w)  ->  y = first(Conv_last(last(x), w'))    last = Transpose(0, 2, 3, 1), w' = HWIO
 
-Transposes then move towards the outputs, through whatever does not mind the order of the axes, and cancel
-where they meet: in a usual network only the one at the input is left, and one where a map of several
-pixels is flattened. It runs before autodiff, so that the backward pass is born channels-last.
+Transposes then move towards the outputs, through whatever does not mind the order of the axes, and
+cancel where they meet: in a usual network only the one at the input is left, and one where a map of
+several pixels is flattened. It runs before autodiff: the backward pass is born channels-last.
 """
 
 from dataclasses import replace
@@ -59,7 +59,7 @@ def inverse(perm: Shape) -> Shape:
 
 
 def _permute_weights(graph: Graph) -> tuple[Graph, Layouts]:
-    """Stores each weight of a channels-first convolution channels-last; readers see it as before."""
+    """Stores weights of channels-first convolutions channels-last; readers see them as before."""
     layouts: Layouts = {}
     leaves: dict[Value, Value] = {}
     data: dict[str, Array] = {}
@@ -110,7 +110,7 @@ def sink_elementwise(value: Value) -> Value | None:
 
 
 def _moved(operand: Value, perm: Shape, result: Value) -> Value | None:
-    """The operand under the inverse of `perm`; None if that would cost a transposition of its own."""
+    """The operand under the inverse of `perm`; None if that would move a large tensor."""
     if _perm(operand) == perm:
         return operand.inputs[0]
     if operand.type.nbytes >= result.type.nbytes and operand.type.size > 1:
@@ -182,7 +182,7 @@ def sink_pad(value: Value) -> Value | None:
 
 
 def sink_concat(value: Value) -> Value | None:
-    """Concat(axis)(T(x), T(y)) -> T(Concat(perm of axis)(x, y)); a smaller part may be moved for it"""
+    """Concat(axis)(T(x), T(y)) -> T(Concat(perm of axis)(x, y)); up to half of it may be moved"""
     if not isinstance(value.op, Concat):
         return None
     perms = [_perm(v) for v in value.inputs]
@@ -212,8 +212,8 @@ def sink_cross_entropy(value: Value) -> Value | None:
 def sink_reshape(value: Value) -> Value | None:
     """Reshape(T(x)) -> T'(Reshape(x)): each block of axes that is split or joined moves as a whole
 
-    [N, H, W, C] -> T -> [N, C, H, W] -> [N, g, C/g, H, W] is [N, H, W, g, C/g] under another T. What
-    must be reordered inside a block, such as when a map is flattened, stays before the Reshape.
+    [N, H, W, C] -> T -> [N, C, H, W] -> [N, g, C/g, H, W] is [N, H, W, g, C/g] under another T.
+    What must be reordered inside a block, as when a map is flattened, stays before the Reshape.
     """
     perm = _operand_perm(value)
     if perm is None or not isinstance(value.op, Reshape):

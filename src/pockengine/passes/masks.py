@@ -5,9 +5,9 @@
     3. a truth value of the forward pass that the backward
        reads, such as a dropout mask                        ->  UnpackBits(PackBits(it))
 
-The forward pass is what the outputs (the loss, the metrics) need; all the rest is the backward pass and
-the updates. So the boundary is read off the graph, and no earlier stage has to hand it on. A mask that
-depends on no input and no state, such as a causal one, is computed again instead.
+The forward pass is what the outputs (the loss, the metrics) need; all the rest is the backward pass
+and the updates. So the boundary is read off the graph, and no earlier stage has to hand it on. A
+mask that depends on no input and no state, such as a causal one, is computed again instead.
 """
 
 from math import inf
@@ -63,7 +63,7 @@ class _Masks:
         )
 
     def is_kept(self, value: Value) -> bool:
-        """Whether a forward value stays anyway, because the backward pass reads more than its signs.
+        """Whether a forward value stays anyway: the backward pass reads more than its signs.
 
         A backward slice of it is cut in the forward pass, and only the slice stays.
         """
@@ -119,8 +119,8 @@ def _agrees(comparison: Op, clamp: Op, number: float) -> bool:
     """Whether comparing with `number` gives the same before and after the clamp."""
     low, high = 0.0, inf
     if isinstance(clamp, Clip):
-        low = -inf if clamp.minimum is None else clamp.minimum
-        high = inf if clamp.maximum is None else clamp.maximum
+        low = -inf if clamp.low is None else clamp.low
+        high = inf if clamp.high is None else clamp.high
     if isinstance(comparison, (Greater, LessEqual)):
         return bool(low <= number < high)
     return bool(low < number <= high)

@@ -1,10 +1,10 @@
 """Says what batch normalisation and dropout mean, in training and at inference.
 
-    training   BatchNorm(training=True)  ->  Normalize(x) * gamma + beta; mean and var get updates
-               BatchNorm(training=False) ->  (x - mean) * (gamma / sqrt(var + eps)) + beta
-               Dropout                   ->  where(u >= p, x / (1 - p), 0); the random state an update
-    inference  BatchNorm                 ->  (x - mean) * (gamma / sqrt(var + eps)) + beta
-               Dropout                   ->  x
+training   BatchNorm(training=True)  ->  Normalize(x) * gamma + beta; mean and var get updates
+           BatchNorm(training=False) ->  (x - mean) * (gamma / sqrt(var + eps)) + beta
+           Dropout                   ->  where(u >= p, x / (1 - p), 0); the random state an update
+inference  BatchNorm                 ->  (x - mean) * (gamma / sqrt(var + eps)) + beta
+           Dropout                   ->  x
 """
 
 from dataclasses import replace
@@ -65,7 +65,7 @@ def inference_mode(graph: Graph) -> Graph:
 def weigh_batch(graph: Graph, weight: Value, batch: int) -> Graph:
     """Gives `weight` [batch], one number a sample, to all statistics that go over the batch.
 
-    So a padded sample of weight 0 changes nothing. The caller lists `weight` among the graph's inputs.
+    So a padded sample of weight 0 changes nothing. The caller lists `weight` among the inputs.
     Where samples have been cut into rows (axis 0 is k * batch, sample by sample), each row has its
     sample's weight. Raises GraphError when axis 0 is no multiple of the batch.
     """

@@ -18,7 +18,7 @@ def prune(graph: Graph) -> Graph:
 
 
 def share(graph: Graph) -> Graph:
-    """One value for all that apply one operator to the same operands, in any order if it commutes."""
+    """One value for all of one operator and operands, in any order if the operator commutes."""
     seen: dict[tuple[str, tuple[int, ...]], Value] = {}
 
     def first(value: Value) -> Value:

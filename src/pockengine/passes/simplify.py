@@ -13,15 +13,15 @@ from math import prod
 import numpy as np
 
 from pockengine.ir.graph import Graph
-from pockengine.ir.op import Value
+from pockengine.ir.op import Op, Value
 from pockengine.ir.rewrite import Rule, rewrite
 from pockengine.ir.types import NUMPY
+from pockengine.ops.constant import Full
 from pockengine.ops.elementwise import Add, Cast, Div, Mul, Neg, Sub, Where
 from pockengine.ops.reduce import Max, Mean, Min, Prod, Sum
-from pockengine.ops.constant import Full
 from pockengine.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 
-NEUTRAL = {Add: 0.0, Sub: 0.0, Mul: 1.0, Div: 1.0}
+NEUTRAL: dict[type[Op], float] = {Add: 0.0, Sub: 0.0, Mul: 1.0, Div: 1.0}
 
 
 def simplify(graph: Graph) -> Graph:
