@@ -110,6 +110,13 @@ def test_plan_json_is_smaller_for_fewer_trained_weights() -> None:
     assert sum(layer["flops"] for layer in head["layers"]) > 0
 
 
+def test_a_layers_gradients_count_as_its_own() -> None:
+    layers = last_json(run("plan", MODEL, "--batch", "4", "--threads", "1", "--json"))["layers"]
+    convolutions = {row["source"]: row["flops"] for row in layers if "conv1d" in row["source"]}
+    forward = 2 * 4 * 64 * 64 * 32 * 5  # batch, time, outputs, inputs, kernel
+    assert convolutions["node_conv1d_1"] == 3 * forward
+
+
 def test_inspect_lists_and_prints_stages() -> None:
     sizes = last_json(run("inspect", MODEL, *HEAD, "--json"))["values_after"]
     assert {"model import", "train autodiff", "train final", "predict final"} <= set(sizes)

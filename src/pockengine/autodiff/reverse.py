@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pockengine.errors import GraphError
 from pockengine.ir.graph import topological
-from pockengine.ir.op import Gradients, Value
+from pockengine.ir.op import Gradients, Value, sourced
 from pockengine.ops.build import add, scalar, sum_to
 
 
@@ -49,7 +49,8 @@ def _between(order: Sequence[Value], wanted: Sequence[Value]) -> set[Value]:
 
 def _vjp(g: Value, y: Value) -> Gradients:
     try:
-        return y.op.vjp(g, y, *y.inputs)
+        with sourced(y.source):
+            return y.op.vjp(g, y, *y.inputs)
     except GraphError as error:
         place = f" at {y.source}" if y.source else ""
         raise GraphError(f"cannot differentiate {y.op}{place}: {error}") from error

@@ -10,7 +10,9 @@
 Calling an operator on values makes a value: `Exp()(x)`. Tests come from `samples` and `errors`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -23,6 +25,7 @@ Array = np.ndarray[Any, Any]
 Gradients = tuple["Value | None", ...]
 Axes = tuple[int | None, ...] | None  # an axis of each input, or None: see Op.slice_axes
 Load = Callable[[int, Sequence[str]], str]  # (input number, index expressions) -> C expression
+_source: ContextVar[str] = ContextVar("_source", default="")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -126,11 +129,22 @@ class Op:
         return ()
 
     def __call__(self, *inputs: Value, source: str = "") -> Value:
-        return Value(self, inputs, self.infer(*(v.type for v in inputs)), source)
+        type_ = self.infer(*(v.type for v in inputs))
+        return Value(self, inputs, type_, source or _source.get())
 
     def __str__(self) -> str:
         args = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))  # type: ignore[arg-type]
         return f"{type(self).__name__}({args})"
+
+
+@contextmanager
+def sourced(source: str) -> Iterator[None]:
+    """Values that are made meanwhile, and are given no source, have this one."""
+    token = _source.set(source)
+    try:
+        yield
+    finally:
+        _source.reset(token)
 
 
 def moves_data(op: Op) -> bool:
