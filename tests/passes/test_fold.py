@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nets import NETS, Net, assert_same, count, image
 
-from pockengine.ir.graph import Const, Graph, Input, Leaf, leaf
+from pockengine.ir.graph import Const, Graph, Input, Leaf, Param, leaf
 from pockengine.ir.types import TensorType
 from pockengine.ir.verify import verify
 from pockengine.ops.build import add, broadcast_to, gather, matmul, mul, reshape, transpose
@@ -130,3 +130,13 @@ def test_equal_constants_have_one_name():
     assert set(first.leaves(Const)) == set(second.leaves(Const)) != set()
     assert set(first.data) == set(first.leaves(Const))
     np.testing.assert_array_equal(*(next(iter(g.data.values())) for g in (first, second)))
+
+
+def test_equal_results_share_one_constant():
+    net = Net()
+    x = leaf(Input, "x", TensorType("f32", (4, 8)))
+    net.data |= {"a": np.ones((8, 8), np.float32), "b": np.ones((8, 8), np.float32)}
+    a, b = (leaf(Param, name, net.data[name]) for name in "ab")
+    y = matmul(matmul(x, transpose(a, (1, 0))), transpose(b, (1, 0)))
+    after = verify(fold_constants(net.graph(x, y), set()))
+    assert len(after.leaves(Const)) == 1

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from nets import NETS, Net, assert_same, count, image, mobilenet, resnet, shufflenet, unet
 
-from pockengine.ir.graph import Graph
+from pockengine.ir.graph import Graph, Input, leaf
 from pockengine.ir.op import Value
+from pockengine.ir.types import TensorType
 from pockengine.ir.verify import verify
 from pockengine.ops.build import add, greater, mul, relu, reshape, slice_axis, softmax, where
 from pockengine.ops.conv import Conv, ConvInputGrad
@@ -106,3 +107,9 @@ def test_flattening_a_map_keeps_one_transpose():
     after, _ = channels_last(before)
     assert_same(before, after)
     assert len(transposes(after)) == 2
+
+
+def test_the_heads_of_an_attention_are_left_alone():
+    x = leaf(Input, "x", TensorType("f32", (2, 4, 7, 8)))
+    y = reshape(Transpose((0, 2, 1, 3))(x), (2, 7, 32))
+    assert len(transposes(channels_last(Graph((x,), {"y": y}))[0])) == 1

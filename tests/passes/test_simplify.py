@@ -1,7 +1,7 @@
 """Each rule: the value it should give, and that the results stay the same."""
 
 import pytest
-from nets import NETS, assert_same
+from nets import NETS, Net, assert_same, count, image
 
 from pockengine.ir.graph import Graph, Input, leaf
 from pockengine.ir.text import print_graph
@@ -107,3 +107,15 @@ def test_names_stay_in_reports():
     inner = Reshape((6, 4))(X, source="inner")
     graph = Graph((X,), {"y": Reshape((24,))(inner, source="outer")})
     assert simplify(graph).outputs["y"].source == "outer"
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "pads"),
+    [((0, 0, 1, 0), 0.0, 0), ((0, 0, 1, 0), 1.0, 1), ((0, 1, 0, 0), 0.0, 1)],
+)
+def test_padding_joins_a_convolution(low, value, pads):
+    net, x = Net(), image()
+    graph = net.graph(x, net.conv(Pad(low, (0, 0, 2, 1), value)(x), "conv", 4, 3, 2))
+    after = verify(simplify(graph))
+    assert_same(graph, after)
+    assert count(after, Pad) == pads

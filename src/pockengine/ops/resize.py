@@ -21,7 +21,8 @@ class Resize(_Spatial):
 
     The coordinate is (i + 0.5) * scale - 0.5 (half_pixel), i * (in - 1) / (out - 1) (align_corners)
     or i * scale (asymmetric), with scale = in / out. "nearest" takes floor(i * scale) when
-    asymmetric, as torch's "nearest" does, floor((i + 0.5) * scale) for half_pixel, as its "nearest-exact".
+    asymmetric, as torch's "nearest" does, and floor((i + 0.5) * scale) for half_pixel, as its
+    "nearest-exact".
     """
 
     size: Shape

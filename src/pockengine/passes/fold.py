@@ -1,7 +1,7 @@
 """Computes ahead what depends on nothing that changes, and moves frozen norms into frozen weights.
 
     conv(x, w) * scale + shift          ->  conv(x, w * scale) + shift, where w and scale are frozen
-    (conv(x, w) - mean) * scale + beta  ->  conv(x, w) * scale + (beta - mean * scale), for a trained w
+    (conv(x, w) - mean) * scale + beta  ->  conv(x, w) * scale + (beta - mean * scale), w trained
     rsqrt(var + eps) * gamma            ->  Const, where gamma and var are frozen
 
 `changing` names the leaves that some entry point updates: trained weights, running statistics.
@@ -185,13 +185,14 @@ def fold_constants(graph: Graph, changing: Set[str]) -> Graph:
     results = [v for v in users if v in frozen and v.inputs and stays(v)]
     families = _families(results)
     chosen = [v for f in families if _pays(f, stays) for v in f.results]
-    data, replacements = dict(graph.data), {}
+    data, consts = dict(graph.data), graph.leaves(Const)
+    replacements: dict[Value, Value] = {}
     for value, array in zip(chosen, _evaluate(chosen, graph), strict=True):
         name = (
             "const." + hashlib.sha256(array.tobytes() + str(value.type).encode()).hexdigest()[:16]
         )
         data[name] = array
-        replacements[value] = leaf(Const, name, array)
+        replacements[value] = consts.setdefault(name, leaf(Const, name, array))
     folded = substitute(graph, replacements)
     used = folded.leaves(Leaf)
     return replace(folded, data={k: v for k, v in data.items() if k in used})

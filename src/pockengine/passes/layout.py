@@ -213,7 +213,7 @@ def sink_reshape(value: Value) -> Value | None:
     """Reshape(T(x)) -> T'(Reshape(x)): each block of axes that is split or joined moves as a whole
 
     [N, H, W, C] -> T -> [N, C, H, W] -> [N, g, C/g, H, W] is [N, H, W, g, C/g] under another T.
-    What must be reordered inside a block, as when a map is flattened, stays before the Reshape.
+    What must be reordered inside a block stays before the Reshape, as in a shuffle of channels.
     """
     perm = _operand_perm(value)
     if perm is None or not isinstance(value.op, Reshape):
@@ -229,6 +229,9 @@ def sink_reshape(value: Value) -> Value | None:
     inner = tuple(perm[a] for b in sequence for a in blocks[b][0])
     shape = tuple(value.shape[a] for b in sequence for a in blocks[b][1])
     outer = inverse(tuple(a for b in sequence for a in blocks[b][1]))
+    rank = len(shape)
+    if inner != tuple(range(len(inner))) and not (rank >= 4 and outer == inverse(order(rank))):
+        return None  # two transpositions for one, and no image to meet another
     return Transpose(outer)(Reshape(shape)(Transpose(inner)(x), source=value.source))
 
 

@@ -8,6 +8,7 @@
 A rule never changes the type of a value, nor its meaning but for rounding.
 """
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -17,6 +18,7 @@ from pockengine.ir.op import Op, Value
 from pockengine.ir.rewrite import Rule, rewrite
 from pockengine.ir.types import NUMPY
 from pockengine.ops.constant import Full
+from pockengine.ops.conv import Conv
 from pockengine.ops.elementwise import Add, Cast, Div, Mul, Neg, Sub, Where
 from pockengine.ops.reduce import Max, Mean, Min, Prod, Sum
 from pockengine.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
@@ -127,6 +129,22 @@ def broadcast_operand(value: Value) -> Value | None:
     return None if operands == list(value.inputs) else value.op(*operands, source=value.source)
 
 
+def pad_in_window(value: Value) -> Value | None:
+    """Conv(Pad(x)) -> Conv(x) with more padding, where the spatial axes are padded with zeros"""
+    inner = value.inputs[0] if isinstance(value.op, Conv) else value
+    if not (isinstance(value.op, Conv) and isinstance(inner.op, Pad)) or inner.op.value != 0:
+        return None
+    first = 1 if value.op.channels_last else 2
+    axes = range(first, first + len(value.op.stride))
+    added = list(zip(inner.op.low, inner.op.high, strict=True))
+    if any(pair != (0, 0) for axis, pair in enumerate(added) if axis not in axes):
+        return None
+    pairs = zip(value.op.padding, (added[axis] for axis in axes), strict=True)
+    padding = tuple((lo + low, hi + high) for (lo, hi), (low, high) in pairs)
+    op = replace(value.op, padding=padding)
+    return op(*inner.inputs, *value.inputs[1:], source=value.source)
+
+
 # ---- numbers -------------------------------------------------------------------------------------
 
 
@@ -211,6 +229,7 @@ RULES: tuple[Rule, ...] = (
     slice_everything,
     slice_twice,
     reduce_nothing,
+    pad_in_window,
     broadcast_operand,
     neutral,
     number_second,
