@@ -29,28 +29,8 @@ typedef struct {
   idx image, y, x;
 } base_pixel;
 
-/* n <= 2 * size floats as two copies that overlap. */
-#define COPY_PAIR(size)                                          \
-  if (n >= size) {                                               \
-    memcpy(to, from, size * sizeof(float));                      \
-    memcpy(to + n - size, from + n - size, size * sizeof(float)); \
-    return;                                                      \
-  }
-
-PK_INLINE void copy_floats(float *to, const float *from, idx n) {
-  if (n > 16) {
-    for (idx i = 0; i + POCK_VW <= n; i += POCK_VW) vf_store(to + i, vf_load(from + i));
-    vf_store(to + n - POCK_VW, vf_load(from + n - POCK_VW));
-    return;
-  }
-  COPY_PAIR(8)
-  COPY_PAIR(4)
-  COPY_PAIR(2)
-  if (n > 0) *to = *from;
-}
-
 /* to[taps][chans] around one base pixel. */
-static void gather_pixel(const gather_source *s, const tap_list *taps, base_pixel base, float *to) {
+PK_INLINE void gather_pixel(const gather_source *s, const tap_list *taps, base_pixel base, float *to) {
   const float *image = s->src + base.image * s->h * s->w * s->ld + s->chan;
   for (idx t = 0, len; t < taps->count; t += len, to += len * s->chans) {
     idx y = base.y + taps->y[t], x = base.x + taps->x[t];
@@ -75,6 +55,14 @@ static void find_runs(tap_list *taps, int whole_pixels) {
 /* Pixel `row` of images [image][h][w]. */
 PK_INLINE base_pixel pixel_of(idx row, idx h, idx w) {
   return (base_pixel){row / (h * w), row / w % h, row % w};
+}
+
+PK_INLINE void next_pixel(base_pixel *p, idx h, idx w) {
+  if (++p->x < w) return;
+  p->x = 0;
+  if (++p->y < h) return;
+  p->y = 0;
+  p->image++;
 }
 
 /* How many taps to gather at once: even chunks of at most POCK_CONV_K values a row. */
@@ -123,10 +111,9 @@ static void forward_taps(const pk_conv *g, idx t0, idx t1, int whole_pixels, tap
 static void gather_forward(const pk_conv *g, const gather_source *s, const tap_list *taps, idx row0,
                            idx row1, float *scratch) {
   idx width = taps->count * s->chans;
-  for (idx row = row0; row < row1; row++, scratch += width) {
-    base_pixel p = pixel_of(row, g->oh, g->ow);
+  base_pixel p = pixel_of(row0, g->oh, g->ow);
+  for (idx row = row0; row < row1; row++, scratch += width, next_pixel(&p, g->oh, g->ow))
     gather_pixel(s, taps, (base_pixel){p.image, p.y * g->sh - g->ph, p.x * g->sw - g->pw}, scratch);
-  }
 }
 
 static void conv_block(const pk_conv *g, const gather_source *s, const float *wp, float *y, idx ldy,

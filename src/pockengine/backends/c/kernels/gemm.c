@@ -9,6 +9,7 @@
 
 #define NR (2 * POCK_VW)
 #define MR POCK_MR
+#define PACK_ROWS 16 /* rows of a strided panel packed at once */
 
 typedef void tile_fn(const float *a, idx lda, const float *b, idx ldb, idx k, float *c, idx ldc,
                      idx cols, int accumulate);
@@ -94,20 +95,39 @@ PK_INLINE idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
  * 8 + 8 and not 14 + 2. */
 PK_INLINE idx tile_rows(idx rows) { return ceil_div(rows, ceil_div(rows, MR)); }
 
+/* One panel of `cols` columns whose rows are contiguous in b. */
+static void pack_panel(const float *b, idx stride_k, idx K, idx cols, float *to) {
+  for (idx k = 0; k < K; k++, b += stride_k, to += NR) {
+    if (cols < NR) {
+      vf_store(to, (vf){});
+      vf_store(to + POCK_VW, (vf){});
+    }
+    copy_floats(to, b, cols);
+  }
+}
+
+/* One panel with any strides; in blocks of rows, so that where the columns are contiguous in b, each
+ * line of the cache is used whole. */
+static void pack_panel_strided(const float *b, idx stride_k, idx stride_n, idx K, idx cols,
+                               float *to) {
+  for (idx k0 = 0; k0 < K; k0 += PACK_ROWS) {
+    idx rows = idx_min(PACK_ROWS, K - k0);
+    for (idx j = 0; j < NR; j++) {
+      const float *from = b + j * stride_n + k0 * stride_k;
+      for (idx k = 0; k < rows; k++) to[(k0 + k) * NR + j] = j < cols ? from[k * stride_k] : 0;
+    }
+  }
+}
+
 void pk_pack_b(const float *b, idx stride_k, idx stride_n, idx K, idx N, float *bp, idx panel0,
                idx panel1) {
   for (idx panel = panel0; panel < panel1; panel++) {
     idx cols = idx_min(NR, N - panel * NR);
     const float *from = b + panel * NR * stride_n;
-    float *to = bp + panel * K * NR;
-    for (idx k = 0; k < K; k++, from += stride_k, to += NR) {
-      if (stride_n == 1 && cols == NR) {
-        vf_store(to, vf_load(from));
-        vf_store(to + POCK_VW, vf_load(from + POCK_VW));
-      } else {
-        for (idx j = 0; j < NR; j++) to[j] = j < cols ? from[j * stride_n] : 0;
-      }
-    }
+    if (stride_n == 1)
+      pack_panel(from, stride_k, K, cols, bp + panel * K * NR);
+    else
+      pack_panel_strided(from, stride_k, stride_n, K, cols, bp + panel * K * NR);
   }
 }
 
@@ -157,7 +177,7 @@ PK_INLINE void pack_a_tile(const float *from, idx lda, idx k, idx mr, float *to)
  * compete for the same lines of the cache. */
 static void gemm_tn_block(const float *a, idx lda, const float *b, idx ldb, idx panel_step, idx k,
                           idx m0, idx m1, idx cols, float *c, idx ldc, int accumulate, float *ap) {
-  int pack = cols > 3 * NR;
+  int pack = cols > 2 * NR && lda % 128 == 0;
   for (idx m = m0, mr; m < m1; m += mr) {
     mr = tile_rows(m1 - m);
     if (pack) pack_a_tile(a + m, lda, k, mr, ap);

@@ -48,4 +48,24 @@ PK_INLINE float vf_sum(vf v) {
 PK_INLINE idx idx_min(idx a, idx b) { return a < b ? a : b; }
 PK_INLINE idx idx_max(idx a, idx b) { return a > b ? a : b; }
 
+/* n <= 2 * size floats as two copies that overlap. */
+#define COPY_PAIR(size)                                          \
+  if (n >= size) {                                               \
+    memcpy(to, from, size * sizeof(float));                      \
+    memcpy(to + n - size, from + n - size, size * sizeof(float)); \
+    return;                                                      \
+  }
+
+PK_INLINE void copy_floats(float *to, const float *from, idx n) {
+  if (n > 16) {
+    for (idx i = 0; i + POCK_VW <= n; i += POCK_VW) vf_store(to + i, vf_load(from + i));
+    vf_store(to + n - POCK_VW, vf_load(from + n - POCK_VW));
+    return;
+  }
+  COPY_PAIR(8)
+  COPY_PAIR(4)
+  COPY_PAIR(2)
+  if (n > 0) *to = *from;
+}
+
 #endif
