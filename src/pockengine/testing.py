@@ -4,18 +4,19 @@
     check_rule(rule, graph)        rewriting keeps the meaning
     check_graph(graph)             typed, printable, and computes what its types say
 
-A law takes one `Sample` and raises AssertionError; LAWS lists them. Gradients are checked in float64
-along one random direction for each input, so that the cost does not grow with the size.
+A law takes one `Sample` and raises AssertionError; LAWS lists them. Gradients are checked in
+float64 along one random direction for each input, so that the cost does not grow with the size.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from pockengine.autodiff.reverse import gradients
 from pockengine.errors import GraphError
-from pockengine.ir.graph import Const, Graph, Input, Leaf, leaf
+from pockengine.ir.graph import Graph, Input, Leaf, leaf
 from pockengine.ir.interpret import interpret
 from pockengine.ir.op import Array, Op, Sample, Value
 from pockengine.ir.rewrite import Rule, rewrite
@@ -48,8 +49,8 @@ def _as(dtype: DType, array: Array) -> Array:
 
 def sample_graph(sample: Sample) -> Graph:
     """The graph y = op(x0, x1, ...) whose inputs have the types of the sample's arrays."""
-    inputs = tuple(leaf(Input, f"x{i}", a) for i, a in enumerate(sample.arrays))
-    return Graph(inputs, {"y": sample.op(*inputs)})
+    inputs = _inputs(sample)
+    return Graph(tuple(inputs), {"y": sample.op(*inputs)})
 
 
 def named(arrays: Sequence[Array]) -> dict[str, Array]:
@@ -94,26 +95,24 @@ def law_type(sample: Sample) -> None:
 def law_gradient(sample: Sample) -> None:
     """<vjp(u), v> = the derivative of <u, f> in direction v, for random u and v."""
     rng = np.random.default_rng(1)
-    for place, gradient in _sample_gradients(sample, rng, "u"):
-        direction = _direction(rng, sample.arrays[place])
-        slope = _central_difference(sample, place, direction)
-        expected, came = np.sum(slope * _cotangent(sample, "u")), np.sum(gradient * direction)
+    u = cotangent(sample, rng)
+    for place, gradient in sample_gradients(sample, u):
+        v = np.asarray(rng.standard_normal(gradient.shape))
+        expected = float(np.sum(u * _central_difference(sample, place, v)))
+        came = float(np.sum(gradient * v))
         what = f"gradient of {sample.op} for input {place}"
-        scale = max(1.0, float(np.abs(gradient * direction).sum()))
+        scale = max(1.0, float(np.abs(gradient * v).sum()))
         assert abs(came - expected) <= TOLERANCE * scale, f"{what}: {came}, differences {expected}"
 
 
 def law_fan_out(sample: Sample) -> None:
     """Gradients of two readers of the same value are added."""
     rng = np.random.default_rng(2)
-    parts = zip(
-        _sample_gradients(sample, rng, "u"),
-        _sample_gradients(sample, rng, "w"),
-        _sample_gradients(sample, rng, "u", "w"),
-        strict=True,
-    )
-    for (place, first), (_, second), (_, both) in parts:
-        assert_close(both, first + second, f"two readers of input {place} of {sample.op}")
+    u, w = cotangent(sample, rng), cotangent(sample, rng)
+    first, second = dict(sample_gradients(sample, u)), dict(sample_gradients(sample, w))
+    for place, both in sample_gradients(sample, u, w):
+        what = f"two readers of input {place} of {sample.op}"
+        assert_close(both, first[place] + second[place], what)
 
 
 def law_same_input(sample: Sample) -> None:
@@ -125,20 +124,22 @@ def law_same_input(sample: Sample) -> None:
         return
     arrays = tuple(sample.arrays[first] if i in twins else a for i, a in enumerate(sample.arrays))
     at_x = replace(sample, arrays=arrays)
-    inputs = [leaf(Input, f"x{i}", a) for i, a in enumerate(arrays)]
+    inputs = _inputs(at_x)
     shared = [inputs[first] if i in twins else v for i, v in enumerate(inputs)]
-    total = _scalar(sample.op(*shared), "u")
-    gradient = _run(at_x, {"d": gradients(total, [inputs[first]])[inputs[first]]})["d"]
-    parts = dict(_sample_gradients(at_x, np.random.default_rng(3), "u"))
-    expected = sum(parts[p] for p in twins)
-    assert_close(gradient, np.asarray(expected), f"{sample.op} with one value as inputs {twins}")
+    u = cotangent(at_x, np.random.default_rng(3))
+    total = _against(sample.op(*shared), 0)
+    gradient = gradients(total, [inputs[first]])[inputs[first]]
+    came = interpret(Graph((), {"d": gradient}), {**named(arrays), "u0": u}).outputs["d"]
+    parts = dict(sample_gradients(at_x, u))
+    expected = np.asarray(sum(parts[p] for p in twins))
+    assert_close(came, expected, f"{sample.op} with one value as inputs {twins}")
 
 
 def law_one_of_all(sample: Sample) -> None:
     """Asking for one gradient gives that entry of all."""
-    rng = np.random.default_rng(4)
-    for place, gradient in _sample_gradients(sample, rng, "u"):
-        alone = dict(_sample_gradients(replace(sample, differentiable=(place,)), rng, "u"))
+    u = cotangent(sample, np.random.default_rng(4))
+    for place, gradient in sample_gradients(sample, u):
+        alone = dict(sample_gradients(replace(sample, differentiable=(place,)), u))
         assert_close(alone[place], gradient, f"input {place} of {sample.op} alone")
 
 
@@ -167,8 +168,9 @@ def law_linear(sample: Sample) -> None:
         u = sample.arrays[place]
         if u.dtype.kind != "f":
             continue
-        v = rng.standard_normal(u.shape)
-        f_u, f_v, f_both = (evaluate(sample.op, _put(sample, place, a)) for a in (u, v, 2 * u - 3 * v))
+        v = np.asarray(rng.standard_normal(u.shape))
+        points: list[Array] = [u, v, np.asarray(2 * u - 3 * v)]
+        f_u, f_v, f_both = (evaluate(sample.op, _put(sample, place, x)) for x in points)
         if np.isfinite(f_u).all():
             assert_close(f_both, 2 * f_u - 3 * f_v, f"{sample.op} is not linear in input {place}")
 
@@ -210,7 +212,7 @@ LAWS: tuple[Law, ...] = (
 def check_op(operator: type[Op], laws: Sequence[Law] = LAWS) -> None:
     """All laws on all samples, and all errors, of an operator. Raises AssertionError in words."""
     samples = samples_of(operator)
-    assert len(samples) >= 3, f"{operator.__name__} has {len(samples)} samples; write at least three"
+    assert len(samples) >= 3, f"{operator.__name__} has {len(samples)} samples; write three or more"
     assert operator.__doc__, f"{operator.__name__} has no docstring; write its formula and shapes"
     for sample in samples:
         for law in laws:
@@ -247,44 +249,34 @@ def _result_type(sample: Sample) -> TensorType:
     return sample.op.infer(*map(type_of, sample.arrays))
 
 
-def _cotangent(sample: Sample, name: str) -> Array:
-    shape = _result_type(sample).shape
-    return np.asarray(np.random.default_rng(ord(name)).standard_normal(shape))
+def cotangent(sample: Sample, rng: np.random.Generator) -> Array:
+    """A random gradient of the sample's result."""
+    type_ = _result_type(sample)
+    return np.asarray(rng.standard_normal(type_.shape)).astype(NUMPY[type_.dtype])
 
 
-def _scalar(y: Value, name: str) -> Value:
-    """<cotangent, y>"""
-    return reduce_sum(mul(y, leaf(Input, name, y.type)))
-
-
-def _run(sample: Sample, outputs: Mapping[str, Value]) -> dict[str, Array]:
-    dtype = NUMPY[_result_type(sample).dtype]
-    cotangents = {n: _cotangent(sample, n).astype(dtype) for n in "uw"}
-    return interpret(Graph((), outputs), {**named(sample.arrays), **cotangents}).outputs
-
-
-def _sample_gradients(
-    sample: Sample, rng: np.random.Generator, *readers: str
-) -> Iterator[tuple[int, Array]]:
-    """(input, gradient of the sum of <cotangent, f> over readers); zeros where a rule gives None."""
+def sample_gradients(sample: Sample, *cotangents: Array) -> list[tuple[int, Array]]:
+    """(input, its gradient) of the sum over readers of <cotangent, f>; zeros for a rule's None."""
     places = differentiable(sample)
     if not places:
-        return
-    inputs = [leaf(Input, f"x{i}", a) for i, a in enumerate(sample.arrays)]
-    total = _scalar(sample.op(*inputs), readers[0])
-    for name in readers[1:]:
-        total = add(total, _scalar(sample.op(*inputs), name))
-    found = gradients(total, [inputs[p] for p in places])
-    arrays = _run(sample, {f"d{p}": found[inputs[p]] for p in places if inputs[p] in found})
-    for place in places:
-        zero = np.zeros_like(sample.arrays[place])
-        gradient = arrays.get(f"d{place}", zero)
-        assert gradient.shape == zero.shape, f"{sample.op}: gradient {place} is {gradient.shape}"
-        yield place, gradient
+        return []
+    inputs = _inputs(sample)
+    parts = [_against(sample.op(*inputs), k) for k in range(len(cotangents))]
+    found = gradients(functools.reduce(add, parts), [inputs[p] for p in places])
+    graph = Graph((), {f"d{p}": found[inputs[p]] for p in places if inputs[p] in found})
+    given = {f"u{k}": u for k, u in enumerate(cotangents)}
+    arrays = interpret(graph, {**named(sample.arrays), **given}).outputs
+    zeros = [(p, np.zeros_like(sample.arrays[p])) for p in places]
+    return [(p, arrays.get(f"d{p}", zero)) for p, zero in zeros]
 
 
-def _direction(rng: np.random.Generator, like: Array) -> Array:
-    return np.asarray(rng.standard_normal(like.shape))
+def _inputs(sample: Sample) -> list[Value]:
+    return [leaf(Input, f"x{i}", a) for i, a in enumerate(sample.arrays)]
+
+
+def _against(y: Value, number: int) -> Value:
+    """<u, y>, with u the cotangent of that number"""
+    return reduce_sum(mul(y, leaf(Input, f"u{number}", y.type)))
 
 
 def _put(sample: Sample, place: int, array: Array) -> list[Array]:

@@ -1,6 +1,7 @@
 """Every law of `pockengine.testing`, for every operator there is."""
 
 import pytest
+
 from pockengine.ir.graph import Leaf
 from pockengine.ir.op import Op
 from pockengine.ops import OPS
