@@ -11,7 +11,7 @@ has no name that a user knows (a folded weight). `updates` maps a Param or State
 step. `data` holds the first contents of each Param, State and Const.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,16 +97,19 @@ class Graph:
         return f"Graph({len(self.values())} values -> {', '.join(from_text)})"
 
 
-def topological(roots: Iterable[Value]) -> list[Value]:
-    """All values that `roots` need, each after its operands; deterministic, no recursion."""
+def topological(roots: Iterable[Value], known: Container[Value] = ()) -> list[Value]:
+    """All values that `roots` need, each after its operands; deterministic, no recursion.
+
+    Values in `known`, and what only they need, are left out.
+    """
     order: dict[Value, None] = {}
     stack: list[tuple[Value, Iterator[Value]]] = []
     for root in roots:
-        if root not in order:
+        if root not in order and root not in known:
             stack.append((root, iter(root.inputs)))
         while stack:
             value, operands = stack[-1]
-            pending = next((v for v in operands if v not in order), None)
+            pending = next((v for v in operands if v not in order and v not in known), None)
             if pending is not None:
                 stack.append((pending, iter(pending.inputs)))
             else:

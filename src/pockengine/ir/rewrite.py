@@ -51,9 +51,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule], limit: int = 100) -> Graph:
     done: dict[Value, Value] = {}
 
     def settle(root: Value) -> Value:
-        for value in topological([root]):
-            if value in done:
-                continue
+        for value in topological([root], done):
             current = rebuild(value, [done[v] for v in value.inputs])
             for _ in range(limit):
                 following = next((r for rule in rules if (r := rule(current)) is not None), None)
