@@ -252,6 +252,21 @@ def test_write_back_without_changes_gives_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "same.onnx").read_bytes() == path.read_bytes()
 
 
+def test_equal_vectors_stored_once_are_tuned_apart(tmp_path: Path) -> None:
+    text = """
+        c = Identity b
+        h = Add x b
+        y = Add h c
+    """
+    model = model_of(nodes(text), X, weights={"b": f32(4)})
+    assert set(import_onnx(model).params) == {"b", "c"}
+    state = {"b": f32(4), "c": f32(4)}
+    write_back(model, state, tmp_path / "tuned.onnx")
+    again = import_onnx(tmp_path / "tuned.onnx")
+    for name, array in state.items():
+        np.testing.assert_array_equal(again.data[name], array)
+
+
 def test_write_back_takes_external_data_in(tmp_path: Path) -> None:
     path = external(tmp_path)
     expected = import_onnx(path).data["b"]

@@ -35,14 +35,16 @@ _NUMBERS = (  # the fields of a TensorProto that hold its numbers, or say where 
 def write_back(source: ModelSource, state_dict: Mapping[str, Array], path: str | Path) -> None:
     """Writes `source` to `path` with the tensors that `state_dict` names replaced; all else stays.
 
-    Every name must be an initializer (or a Constant's output) of the model, with the same shape and
-    element type; f32 is rounded where the model keeps half precision. Data kept outside the source
-    file is taken into the new one. The file appears whole or not at all.
+    Every name must be an initializer of the model, the output of a Constant, or that of an Identity
+    of an initializer (which then gets a tensor of its own), with the same shape and element type;
+    f32 is rounded where the model keeps half precision. Data kept outside the source file is taken
+    into the new one. The file appears whole or not at all.
     Raises InputError for a name, shape or element type that does not fit.
     """
     original, folder = read_model(source)
     model = onnx.ModelProto()
     model.CopyFrom(original)
+    _separate(model, set(state_dict))
     tensors = dict(_tensors(model))
     unknown = sorted(set(state_dict) - set(tensors))
     if unknown:
@@ -66,6 +68,16 @@ def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
             for attribute in node.attribute:
                 if attribute.name == "value":
                     yield node.output[0], attribute.t
+
+
+def _separate(model: onnx.ModelProto, names: set[str]) -> None:
+    """Gives each of `names` that is an Identity of an initializer a copy of that initializer."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in list(model.graph.node):
+        if node.op_type == "Identity" and node.input[0] in stored and node.output[0] in names:
+            model.graph.node.remove(node)
+            model.graph.initializer.add().CopyFrom(stored[node.input[0]])
+            model.graph.initializer[-1].name = node.output[0]
 
 
 def _replace(tensor: onnx.TensorProto, name: str, array: Array) -> None:

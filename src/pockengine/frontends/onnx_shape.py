@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +42,16 @@ def sliced(x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
 
 
 def identity(node: Node) -> Item:
-    return node.inputs[0]
+    """Passes its input on; but a vector of weights behind it is a weight of its own.
+
+    PyTorch's exporter stores equal vectors once (the norms and biases of a fresh model) and names
+    the others by an Identity. They are separate parameters. Equal matrices are tied on purpose, and
+    stay so.
+    """
+    item = node.item(0)
+    if isinstance(item, Known) and item.weight and item.array.ndim == 1:
+        return replace(item, name=node.proto.output[0])
+    return item
 
 
 def constant(node: Node) -> Item:
