@@ -1,20 +1,21 @@
-"""Puts a plan and its native code together into a program that a session can run and a file can keep."""
+"""Puts a plan and its native code together: a program that a session runs and a file keeps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
-from typing import Any, Protocol
-
-import numpy as np
+from pathlib import Path
+from typing import Protocol
 
 from pockengine.autodiff.objective import CrossEntropy, Loss
 from pockengine.backends.code import Code
 from pockengine.ir.graph import Graph, Leaf, Param, State
 from pockengine.ir.op import Array, Value
-from pockengine.ir.schedule import Schedule, storage
+from pockengine.ir.schedule import Schedule
+from pockengine.ir.text import print_graph
 from pockengine.ir.types import TensorType
 from pockengine.plan.planner import Plan
+from pockengine.plan.report import to_json
 from pockengine.runtime import program as runtime
+from pockengine.runtime.artifact import Contents, write_artifact
 from pockengine.scheme import Channels, UpdateScheme
 from pockengine.target import Target
 
@@ -49,9 +50,16 @@ class CompiledProgram(runtime.Program):
     scheme: UpdateScheme = field(kw_only=True)
     target: Target = field(kw_only=True)
 
+    def save(self, path: str | Path) -> None:
+        """Writes a `.pock` file. Raises ArtifactError for a program without native code."""
+        target = {key: getattr(self.target, key) for key in ("backend", "triple", "cpu")}
+        graphs = {n: print_graph(entry.schedule.graph) for n, entry in self.plan.entries.items()}
+        plan, code = to_json(self.plan), self.code
+        write_artifact(Path(path), Contents(self, target, graphs, plan, code.source, code.library))
+
 
 def make_program(plan: Plan, code: Code, layouts: Layouts, job: Compiled) -> CompiledProgram:
-    """The program of a plan. Weights are copied: later changes of the source model do not reach it."""
+    """The program of a plan. Weights are copied: later changes of the model do not reach it."""
     data = _data(plan)
     leaves = _leaves(plan, layouts, job)
     sources = job.graph.leaves(Param) | job.graph.leaves(State)
