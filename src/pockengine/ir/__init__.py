@@ -1,1 +1,1 @@
-"""The intermediate representation: types, operators, graphs, their text, their verifier and interpreter."""
+"""The intermediate representation: types, operators, graphs, text, verifier, interpreter."""

@@ -5,10 +5,10 @@
     leaf    = Input(name) | Param(name) | State(name) | Const(name)
     type    = dtype[dim, ...]                    dims are integers, see ir/types.py
 
-An Input is given by the caller. A Param is trained or frozen and keeps the source model's name. A State
-lives between steps (optimizer moments, running statistics, the step counter). A Const never changes and
-has no name that a user knows (a folded weight). `updates` maps a Param or State to its value after the
-step. `data` holds the first contents of each Param, State and Const.
+An Input is given by the caller. A Param is trained or frozen and keeps the source model's name. A
+State lives between steps (optimizer moments, running statistics, the step counter). A Const never
+changes and has no name that a user knows (a folded weight). `updates` maps a Param or State to its
+value after the step. `data` holds the first contents of each Param, State and Const.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping

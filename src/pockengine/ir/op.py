@@ -4,7 +4,7 @@
     class Exp(Op):
         def infer(self, x): return x                       # type of the result, raising in words
         def ref(self, x): return np.exp(x)                 # the meaning, in NumPy
-        def vjp(self, g, y, x): return (mul(g, y),)        # a gradient for each input, from operators
+        def vjp(self, g, y, x): return (mul(g, y),)        # a gradient an input, from operators
         def c_expr(self, x): return f"pk_exp({x})"         # how C computes one element
 
 Calling an operator on values makes a value: `Exp()(x)`. Tests come from `samples` and `errors`.

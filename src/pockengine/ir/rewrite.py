@@ -1,4 +1,4 @@
-"""The engines that passes use: rebuild a graph bottom-up, apply rules to a fixed point, set the batch."""
+"""The engines that passes use: rebuild a graph, apply rules to a fixed point, set the batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -9,7 +9,7 @@ from pockengine.ir.op import Op, Value
 from pockengine.ir.types import BATCH, TensorType
 
 Rule = Callable[[Value], Value | None]
-"""Gets a value whose operands are already rewritten; returns its replacement, or None to keep it."""
+"""Gets a value whose operands are rewritten; returns its replacement, or None to keep it."""
 
 
 def rebuild(value: Value, inputs: Sequence[Value]) -> Value:
@@ -29,7 +29,7 @@ def substitute(
     replacements: Mapping[Value, Value],
     change: Callable[[Value], Value] = lambda value: value,
 ) -> Graph:
-    """Rebuilds the graph with `replacements` in place of their keys, and `change` applied to the rest."""
+    """Rebuilds the graph with `replacements` for their keys, and `change` applied to the rest."""
     done: dict[Value, Value] = dict(replacements)
     for value in graph.values():
         if value not in done:
@@ -45,8 +45,8 @@ def substitute(
 def rewrite(graph: Graph, rules: Sequence[Rule], limit: int = 100) -> Graph:
     """Applies the first rule that matches, at each value, until none does.
 
-    A replacement is itself rewritten, operands first, so that a rule may build a tree that other rules
-    go on with. Raises RuntimeError when one value is replaced more than `limit` times.
+    A replacement is itself rewritten, operands first, so that a rule may build a tree that other
+    rules go on with. Raises RuntimeError when one value is replaced more than `limit` times.
     """
     done: dict[Value, Value] = {}
 

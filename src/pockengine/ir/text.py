@@ -7,7 +7,7 @@
       output logits = %2
     }
 
-The data of the leaves is not part of the text. Printing, parsing and printing again gives the same text.
+The data of the leaves is not part of the text. Printing what was parsed gives the same text.
 """
 
 import ast

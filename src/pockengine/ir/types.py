@@ -2,8 +2,8 @@
 
 A graph is always static: every dimension is a plain integer. An imported graph stands for any batch
 size, and writes its batch as the reserved number `BATCH`, a prime that real layers do not use; a
-dimension `k * BATCH` prints as `kN`. `ir.rewrite.with_batch` replaces it by a real batch size. So no
-operator ever sees a symbol, and shape arithmetic is integer arithmetic.
+dimension `k * BATCH` prints as `kN`. `ir.rewrite.with_batch` replaces it by a real batch size. So
+no operator ever sees a symbol, and shape arithmetic is integer arithmetic.
 """
 
 import math

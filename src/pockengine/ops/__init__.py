@@ -44,19 +44,15 @@ _MODULES: tuple[ModuleType, ...] = (
 )
 
 
-_BASES = {"Leaf", "Movement", "Pointwise", "Unary", "Binary", "Reduction"}
-
-
 def _operators(module: ModuleType) -> dict[str, type[Op]]:
-    """The operators that a module defines itself, bases aside."""
+    """The leaves, and the operators that a module defines; a class without `ref` is a base."""
     return {
         name: item
         for name, item in vars(module).items()
         if isinstance(item, type)
         and issubclass(item, Op)
         and item.__module__ == module.__name__
-        and not name.startswith("_")
-        and name not in _BASES
+        and (item.ref is not Op.ref or (issubclass(item, graph.Leaf) and item is not graph.Leaf))
     }
 
 
