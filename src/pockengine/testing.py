@@ -78,7 +78,8 @@ def law_text(sample: Sample) -> None:
     """Printing and parsing give the same graph."""
     graph = sample_graph(sample)
     text = print_graph(graph)
-    again = parse_graph(text, OPS)
+    known = {**OPS, type(sample.op).__name__: type(sample.op)}
+    again = parse_graph(text, known)
     assert print_graph(again) == text, f"the text changed:\n{text}{print_graph(again)}"
     assert repr(again.outputs["y"].op) == repr(sample.op), f"{sample.op} became another operator"
 
@@ -144,11 +145,12 @@ def law_one_of_all(sample: Sample) -> None:
 
 
 def law_elementwise(sample: Sample) -> None:
-    """An elementwise operator commutes with any permutation of the broadcast elements."""
+    """Some of the broadcast elements, in any order, give those elements of the result."""
     if not sample.op.elementwise:
         return
     arrays = np.broadcast_arrays(*sample.arrays)
-    order = np.random.default_rng(5).permutation(arrays[0].size)
+    size = arrays[0].size
+    order = np.random.default_rng(5).permutation(size)[: (size + 1) // 2]
     mixed = evaluate(sample.op, [a.ravel()[order] for a in arrays])
     expected = evaluate(sample.op, sample.arrays).ravel()[order]
     np.testing.assert_array_equal(mixed, expected, f"{sample.op} is not elementwise")
