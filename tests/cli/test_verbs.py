@@ -118,13 +118,19 @@ def test_a_layers_gradients_count_as_its_own() -> None:
 
 
 def test_inspect_lists_and_prints_stages() -> None:
-    sizes = last_json(run("inspect", MODEL, *HEAD, "--json"))["values_after"]
-    assert {"model import", "train autodiff", "train final", "predict final"} <= set(sizes)
+    sizes = last_json(run("inspect", MODEL, *HEAD, "--json"))["stages"]
+    assert {"model import", "train autodiff", "train final", "predict plan"} <= set(sizes)
     text = run("inspect", MODEL, *HEAD, "--after", "import").stdout
     assert text.startswith("graph {")
     assert "Param(name='blocks.0.conv.weight')" in text
     final = last_json(run("inspect", MODEL, *HEAD, "--after", "final", "--json"))
-    assert "update head.weight" in final["graph"]
+    assert "update head.weight" in final["text"]
+
+
+def test_inspect_prints_the_plan_of_an_entry_point() -> None:
+    lines = run("inspect", MODEL, *HEAD, "--after", "plan", "--entry", "predict").stdout
+    assert "   0 " in lines
+    assert "f32[4,7] output at " in lines
 
 
 @pytest.mark.slow
@@ -137,6 +143,10 @@ def test_compile_and_inspect_the_program(tmp_path: Path) -> None:
     assert facts["batch"] == 4
     assert len(facts["leaves"]["trained"]) == 2
     assert "train: samples" in run("inspect", str(path)).stdout
+    assert "update head.weight" in run("inspect", str(path), "--after", "final").stdout
+    assert "#include" in run("inspect", str(path), "--after", "source").stdout
+    refused = run("inspect", str(path), "--after", "fold")
+    assert "keeps the stages final, plan, source; got 'fold'" in refused.stderr
 
 
 @pytest.mark.slow

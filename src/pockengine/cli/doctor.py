@@ -15,12 +15,7 @@ import pockengine as pe
 from pockengine.cli.options import Json
 from pockengine.data.cache import cache_dir
 from pockengine.demo.personalise import HERE
-from pockengine.errors import PockError
-
-OPTIONAL = {
-    "torch": "import PyTorch models",
-    "matplotlib": "draw the memory timeline (--picture)",
-}
+from pockengine.errors import InputError, PockError
 
 
 def doctor(as_json: Json = False) -> None:
@@ -30,11 +25,11 @@ def doctor(as_json: Json = False) -> None:
         "pockengine": _version("pockengine"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "cpu features": _cpu_features(),
+        "target": _target(),
         "numpy": np.__version__,
         "compiler": os.environ.get("POCKENGINE_CC") or f"zig cc (ziglang {_version('ziglang')})",
         "cache": _cache(),
-        **{name: f"{_version(name)} ({use})" for name, use in OPTIONAL.items()},
+        "torch": f"{_version('torch')} (for PyTorch models only)",
         "compile and run": trial,
     }
     if as_json:
@@ -51,9 +46,12 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _cpu_features() -> str:
-    target = pe.Target.host()
-    return str(target)
+def _target() -> str:
+    try:
+        host = pe.Target.host()
+    except InputError as error:
+        return f"none: {error}"
+    return f"{host.triple}, {host.cpu}, vectors of {host.vector_width} floats"
 
 
 def _cache() -> str:

@@ -8,64 +8,106 @@ from typing import Annotated, Any
 import typer
 
 from pockengine.cli.options import Config, JobOptions, Json, job_verb
-from pockengine.compiler import build_graphs
+from pockengine.compiler import plan_job
 from pockengine.errors import InputError
-from pockengine.ir.graph import Graph
+from pockengine.ir.graph import Graph, Leaf
 from pockengine.ir.text import print_graph
-from pockengine.runtime.artifact import load_program
-from pockengine.runtime.program import Program, Signature
+from pockengine.plan.planner import EntryPlan
+from pockengine.runtime.artifact import Artifact, open_artifact
+from pockengine.runtime.program import Signature
 
-Stages = Mapping[tuple[str, str], Graph]  # (entry point, stage) -> the graph after it
+# (entry point, stage) -> what there is after it
+Stages = Mapping[tuple[str, str], Graph | EntryPlan]
+
+MEMBERS = {"final": "graph.txt", "plan": "plan.json", "source": "src/program.c"}
 
 
 @job_verb
 def inspect(
     options: JobOptions,
-    after: Annotated[str | None, typer.Option(help="Print the graph as it is then.")] = None,
+    after: Annotated[str | None, typer.Option(help="Print the text of that stage.")] = None,
     entry: Annotated[str, typer.Option(help="The entry point, with --after.")] = "train",
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Print what a .pock file holds, or a model's graph after any stage of the pipeline."""
+    """Print what a .pock file holds, or a model after any stage of the pipeline."""
     if Path(options.model).suffix == ".pock":
-        _show_program(load_program(Path(options.model)), as_json)
+        _show_artifact(open_artifact(Path(options.model)), after, as_json)
     elif after is None:
         _list_stages(_stages(options), as_json)
     else:
-        _show_graph(_stages(options), entry, after, as_json)
+        _show_stage(_stages(options), entry, after, as_json)
 
 
 def _stages(options: JobOptions) -> Stages:
     job = options.job()
-    found: dict[tuple[str, str], Graph] = {("model", "import"): job.graph}
+    found: dict[tuple[str, str], Graph | EntryPlan] = {("model", "import"): job.graph}
 
     def keep(entry: str, stage: str, graph: Graph) -> None:
         found[entry, stage] = graph
 
-    graphs, _ = build_graphs(job, keep)
-    return found | {(entry, "final"): graph for entry, graph in graphs.items()}
+    entries = plan_job(job, keep).plan.entries
+    found |= {(name, "final"): planned.schedule.graph for name, planned in entries.items()}
+    return found | {(name, "plan"): planned for name, planned in entries.items()}
 
 
 def _list_stages(stages: Stages, as_json: bool) -> None:
-    sizes = {f"{entry} {stage}": len(graph.values()) for (entry, stage), graph in stages.items()}
+    sizes = {f"{entry} {stage}": _size(item) for (entry, stage), item in stages.items()}
     if as_json:
-        typer.echo(json.dumps({"values_after": sizes}))
+        typer.echo(json.dumps({"stages": sizes}))
         return
     for name, size in sizes.items():
-        typer.echo(f"{name:24} {size:6} values")
+        typer.echo(f"{name:24} {size}")
 
 
-def _show_graph(stages: Stages, entry: str, after: str, as_json: bool) -> None:
+def _size(item: Graph | EntryPlan) -> str:
+    if isinstance(item, Graph):
+        return f"{len(item.values())} values"
+    return f"{len(item.schedule.steps)} steps"
+
+
+def _show_stage(stages: Stages, entry: str, after: str, as_json: bool) -> None:
     chosen = "model" if after == "import" else entry
     if (chosen, after) not in stages:
         known = ", ".join(f"{stage} of {name}" for name, stage in stages)
         raise InputError(f"there is no stage {after!r} of {chosen!r}; there are {known}.")
-    text = print_graph(stages[chosen, after])
-    typer.echo(json.dumps({"entry": chosen, "after": after, "graph": text}) if as_json else text)
+    item = stages[chosen, after]
+    _show_text(print_graph(item) if isinstance(item, Graph) else _plan_text(item), as_json)
 
 
-def _show_program(program: Program, as_json: bool) -> None:
-    facts = _program_facts(program.signature)
+def _show_text(text: str, as_json: bool) -> None:
+    typer.echo(json.dumps({"text": text}) if as_json else text)
+
+
+def _plan_text(entry: EntryPlan) -> str:
+    """One line a step: its operators, and where in the arena its results go.
+
+    Values have the numbers that they have in the text of the stage `final`.
+    """
+    numbers = {value: i for i, value in enumerate(entry.schedule.graph.values())}
+    lines = []
+    for number, step in enumerate(entry.schedule.steps):
+        names = [type(v.op).__name__ for v in step.values if not isinstance(v.op, Leaf)]
+        stored = ", ".join(
+            f"%{numbers[v]} {v.type} {slot.kind} at {slot.offset}"
+            for v in step.results
+            if (slot := entry.slots.get(v))
+        )
+        lines.append(f"{number:4} {' '.join(names) or 'copy'} -> {stored or 'leaves'}")
+    return "\n".join(lines)
+
+
+def _show_artifact(artifact: Artifact, after: str | None, as_json: bool) -> None:
+    if after is None:
+        _show_signature(artifact.manifest.signature, as_json)
+    elif after in MEMBERS:
+        _show_text(artifact.read(MEMBERS[after]).decode(), as_json)
+    else:
+        raise InputError(f"a .pock file keeps the stages {', '.join(MEMBERS)}; got {after!r}.")
+
+
+def _show_signature(signature: Signature, as_json: bool) -> None:
+    facts = _signature_facts(signature)
     if as_json:
         typer.echo(json.dumps(facts))
         return
@@ -76,7 +118,7 @@ def _show_program(program: Program, as_json: bool) -> None:
         typer.echo(f"{len(leaves)} {kind}: {', '.join(leaves)}")
 
 
-def _program_facts(signature: Signature) -> dict[str, Any]:
+def _signature_facts(signature: Signature) -> dict[str, Any]:
     leaves: dict[str, list[str]] = {}
     for leaf in signature.leaves.values():
         leaves.setdefault(leaf.kind, []).append(str(leaf))
