@@ -523,6 +523,34 @@ _C_CAST = {
 
 
 @dataclass(frozen=True)
+class StopGradient(Unary):
+    """y = x, a constant as far as gradients go: torch.Tensor.detach."""
+
+    accepts = ANY
+
+    def ref(self, x: Array) -> Array:
+        return x
+
+    def vjp(self, g: Value, y: Value, x: Value) -> Gradients:
+        return (None,)
+
+    def flops(self, y: TensorType, *xs: TensorType) -> int:
+        return 0
+
+    def c_expr(self, x: str) -> str:
+        return x
+
+    @classmethod
+    def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
+        for shape in ((2, 3), (1,), ()):
+            yield Sample(cls(), (np.asarray(rng.standard_normal(shape)),), ())
+
+    @classmethod
+    def errors(cls) -> Iterable[ErrorSample]:
+        return ()
+
+
+@dataclass(frozen=True)
 class Cast(Pointwise):
     """x as another dtype: floats lose their fraction towards zero, bool is x != 0."""
 

@@ -37,6 +37,7 @@ from pockengine.ops.arithmetic import (
     Sign,
     Sin,
     Sqrt,
+    StopGradient,
     Sub,
     Tanh,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "Sin",
     "Softplus",
     "Sqrt",
+    "StopGradient",
     "Sub",
     "Tanh",
     "Where",
