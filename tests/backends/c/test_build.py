@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import pockengine.backends.c.build as build
 from pockengine.backends.c.build import build_unit, find_compiler, kernel_library
 from pockengine.errors import CompileFailedError, CompilerMissingError, InputError
 from pockengine.target import Target, host_name
@@ -58,7 +57,7 @@ def test_a_refused_unit_tells_the_compilers_words(tmp_path: Path) -> None:
 
 def test_without_a_compiler_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("POCKENGINE_CC", raising=False)
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         CompilerMissingError, match="run `pip install ziglang`, or set POCKENGINE_CC"
     ):

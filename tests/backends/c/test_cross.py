@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pockengine.backends.c import build
+from pockengine.backends.c.build import KERNELS, _compile_flags, _run, find_compiler
 from pockengine.target import Target, host_name
 
 SOURCE = Path(__file__).parent / "selfcheck.c"
@@ -18,11 +18,11 @@ EMULATED = {"neon-linux": ("aarch64-linux-musl", "qemu-aarch64")}
 
 
 def run(target: Target, folder: Path, emulator: list[str], extra: list[str]) -> str:
-    compiler = build.find_compiler()
-    flags = build._compile_flags(compiler, target)
+    compiler = find_compiler()
+    flags = _compile_flags(compiler, target)
     program = folder / "selfcheck"
-    sources = [str(SOURCE), str(build.KERNELS / "kernels.c")]
-    build._run(compiler, [*flags, *extra, *sources, "-lm", "-o", str(program)])
+    sources = [str(SOURCE), str(KERNELS / "kernels.c")]
+    _run(compiler, [*flags, *extra, *sources, "-lm", "-o", str(program)])
     done = subprocess.run([*emulator, str(program)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
     return done.stdout
