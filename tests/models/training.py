@@ -1,9 +1,9 @@
 """Ten steps of PyTorch beside ten steps of a compiled program.
 
 PyTorch computes in float64, so that what differs is the program's error alone. A change is judged
-relative to its own size; but a parameter whose true gradient is zero (a convolution's bias under a batch
-norm, the bias of attention's keys) changes by rounding alone, so no change is judged on a scale below
-`NOISE` of the whole model's.
+relative to its own size; but a parameter whose true gradient is zero (a convolution's bias under a
+batch norm, the bias of attention's keys) changes by rounding alone, so no change is judged on a
+scale below `NOISE` of the whole model's.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -143,7 +143,9 @@ def worst_change(before: Mapping[str, Array], got: Run, wanted: Run, names: set[
     return max(errors)[0]
 
 
-def untouched(before: Mapping[str, Array], after: Mapping[str, Array], selection: Selection) -> bool:
+def untouched(
+    before: Mapping[str, Array], after: Mapping[str, Array], selection: Selection
+) -> bool:
     """Whether everything that the scheme leaves out is the same to the bit."""
     for name, channels in selection.items():
         if channels is not None:

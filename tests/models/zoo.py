@@ -385,6 +385,13 @@ class Inception(nn.Module):
 _DROPOUTS = ("drop", "layerdrop", "mask_time_prob")
 
 
+def _nothing(value: Any) -> Any:
+    """Zero in place of each rate."""
+    if isinstance(value, list | tuple):
+        return type(value)(_nothing(v) for v in value)
+    return type(value)(0) if isinstance(value, int | float) else value
+
+
 def hugging_face(
     name: str, kind: str = "ForImageClassification", **config: Any
 ) -> Callable[[], nn.Module]:
@@ -393,8 +400,8 @@ def hugging_face(
     def make() -> nn.Module:
         made = getattr(transformers, f"{name}Config")(num_labels=CLASSES, **config)
         for field, value in vars(made).items():
-            if any(part in field for part in _DROPOUTS) and isinstance(value, int | float):
-                setattr(made, field, type(value)(0))
+            if any(part in field for part in _DROPOUTS):
+                setattr(made, field, _nothing(value))
         model = getattr(transformers, name + kind)(made)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -611,7 +618,7 @@ ZOO: dict[str, Entry] = {
         True,
     ),
     "cvt": Entry(
-        hugging_face("Cvt", embed_dim=[8, 16, 24], num_heads=[1, 2, 3], depth=[1, 1, 3]),
+        hugging_face("Cvt", embed_dim=[8, 16, 24], num_heads=[1, 2, 3], depth=[1, 2, 3]),
         pixels(48),
         True,
     ),

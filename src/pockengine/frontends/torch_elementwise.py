@@ -2,8 +2,6 @@
 
 import math
 
-from pockengine.ops.build import add, div, mul, sub
-
 from pockengine.frontends.torch_context import (
     Context,
     Handler,
@@ -18,6 +16,8 @@ from pockengine.frontends.torch_context import (
 )
 from pockengine.ir.op import Op, Value
 from pockengine.ops import elementwise as ew
+from pockengine.ops.build import add, div, mul, sub
+from pockengine.ops.shape import Reshape
 
 LN2, LN10 = math.log(2.0), math.log(10.0)
 
@@ -169,6 +169,8 @@ def _leaky_relu(ctx: Context, x: Value, slope: float = 0.01) -> Value:
 
 
 def _prelu(ctx: Context, x: Value, weight: Value) -> Value:
+    if weight.type.rank == 1 < weight.type.size:  # one slope a channel
+        weight = Reshape((*weight.shape, *(1,) * (x.type.rank - 2)))(weight)
     return ew.Where()(ew.Greater()(x, operand(0, x.dtype)), x, mul(x, weight))
 
 

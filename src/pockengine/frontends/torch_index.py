@@ -29,7 +29,12 @@ TAKE_LIMIT = 64  # more places than this become a constant tensor, not a field o
 def _embedding(
     ctx: Context, weight: Value, indices: Value, padding_idx: int = -1, *args: object
 ) -> Value:
-    return Gather(0)(weight, indices)
+    rows = Gather(0)(weight, indices)
+    if padding_idx < 0:
+        return rows
+    padding = ew.Equal()(indices, operand(padding_idx, indices.dtype))
+    # The row of the padding token is used, and never trained.
+    return ew.Where()(reshaped(padding, (*padding.shape, 1)), ew.StopGradient()(rows), rows)
 
 
 def _index_select(ctx: Context, x: Value, dim: int, index: Value) -> Value:

@@ -36,6 +36,7 @@ from pockengine.ops.random import Dropout, RandomUniform
 from pockengine.ops.reduce import Max, Mean
 from pockengine.ops.resize import Resize
 from pockengine.ops.softmax import LogSoftmax, Softmax
+from pockengine.ops.windows import window_counts
 
 Ints = int | Sequence[int]
 Padding = tuple[tuple[int, int], ...]
@@ -66,15 +67,22 @@ def _conv(
     weight: Value,
     bias: Value | None = None,
     stride: Ints = 1,
-    padding: Ints = 0,
+    padding: Ints | str = 0,
     dilation: Ints = 1,
     groups: int = 1,
 ) -> Value:
     rank = _spatial_rank(x, weight)
-    op = Conv(
-        pair(stride, rank), _symmetric(pair(padding, rank)), pair(dilation, rank), groups, False
-    )
-    return _with_bias(op(x, weight), bias)
+    dilate = pair(dilation, rank)
+    if isinstance(padding, str):
+        around = _named_padding(padding, weight.shape[2:], dilate)
+    else:
+        around = _symmetric(pair(padding, rank))
+    return _with_bias(Conv(pair(stride, rank), around, dilate, groups, False)(x, weight), bias)
+
+
+def _named_padding(name: str, kernel: Sequence[int], dilation: Sequence[int]) -> Padding:
+    total = [d * (k - 1) if name == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
+    return tuple((n // 2, n - n // 2) for n in total)
 
 
 def _conv_transpose(
@@ -112,6 +120,40 @@ def _convolution(
             ctx, x, weight, bias, stride, padding, output_padding, groups, dilation
         )
     return _conv(ctx, x, weight, bias, stride, padding, dilation, groups)
+
+
+def _im2col(
+    ctx: Context, x: Value, kernel: Ints, dilation: Ints, padding: Ints, stride: Ints
+) -> Value:
+    """The windows of x[N, C, H, W] as columns [N, C kh kw, L]: a convolution that copies."""
+    channels, size = x.shape[1], pair(kernel, 2)
+    around = _symmetric(pair(padding, 2))
+    op = Conv(pair(stride, 2), around, pair(dilation, 2), channels, False)
+    return reshaped(op(x, _copying_kernels(ctx, channels, size)), ctx.result.shape)
+
+
+def _col2im(
+    ctx: Context,
+    x: Value,
+    output_size: Ints,
+    kernel: Ints,
+    dilation: Ints,
+    padding: Ints,
+    stride: Ints,
+) -> Value:
+    """The transpose of im2col: columns added into the places of their windows."""
+    channels, size = ctx.result.shape[1], pair(kernel, 2)
+    strides, around, dilate = pair(stride, 2), _symmetric(pair(padding, 2)), pair(dilation, 2)
+    counts = window_counts(ctx.result.shape[2:], size, strides, around, dilate)
+    image = reshaped(x, (*x.shape[:2], *counts))
+    op = ConvInputGrad(strides, around, dilate, channels, False, ctx.result.shape[2:])
+    return op(image, _copying_kernels(ctx, channels, size))
+
+
+def _copying_kernels(ctx: Context, channels: int, size: Sequence[int]) -> Value:
+    """For each channel one kernel for every place in the window, that reads this place alone."""
+    places = np.eye(math.prod(size), dtype=np.float32)
+    return ctx.const(np.tile(places, (channels, 1)).reshape(-1, 1, *size))
 
 
 # ---- pooling and resizing ------------------------------------------------------------------------
@@ -483,6 +525,8 @@ HANDLERS: dict[str, Handler] = {
     "conv2d": _conv,
     "conv3d": _conv,
     "convolution": _convolution,
+    "im2col": _im2col,
+    "col2im": _col2im,
     "conv_transpose1d": _conv_transpose,
     "conv_transpose2d": _conv_transpose,
     "conv_transpose3d": _conv_transpose,

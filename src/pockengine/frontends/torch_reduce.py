@@ -3,9 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from pockengine.ops.build import add, mul, sub
-from pockengine.ops.matmul import MatMul
-
 from pockengine.frontends.torch_context import (
     BatchFixed,
     Context,
@@ -22,6 +19,8 @@ from pockengine.frontends.torch_shape import reshaped
 from pockengine.ir.op import Value
 from pockengine.ops import elementwise as ew
 from pockengine.ops import reduce as rd
+from pockengine.ops.build import add, mul, sub
+from pockengine.ops.matmul import MatMul
 
 Axes = int | Sequence[int] | None
 

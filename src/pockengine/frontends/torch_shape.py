@@ -22,7 +22,6 @@ from pockengine.frontends.torch_context import (
     trained_cone,
 )
 from pockengine.ir.op import Value
-from pockengine.ir.types import BATCH
 from pockengine.ops import elementwise as ew
 from pockengine.ops import shape as sh
 from pockengine.ops.build import add, mul
@@ -83,9 +82,7 @@ def _same(ctx: Context, x: Value, *args: object, **kwargs: object) -> Value:
 
 
 def _detach(ctx: Context, x: Value) -> Value:
-    if trained_cone(x):
-        raise Refused("it stops the gradient of trained weights")
-    return x
+    return ew.StopGradient()(x) if trained_cone(x) else x
 
 
 def _reshape(ctx: Context, x: Value, *args: object) -> Value:
@@ -272,7 +269,7 @@ def _full(ctx: Context, size: object, value: Scalar, **kwargs: object) -> Value:
     return filled(ctx, value)
 
 
-def _fill(ctx: Context, x: Value, value: Scalar) -> Value:
+def _fill(ctx: Context, x: Value, value: Scalar, **kwargs: object) -> Value:
     return filled(ctx, value)
 
 
@@ -400,36 +397,12 @@ def _unfold(ctx: Context, x: Value, dim: int, size: int, step: int) -> Value:
     return transposed(apart, order)
 
 
-def _im2col(
-    ctx: Context,
-    x: Value,
-    kernel: Sequence[int],
-    dilation: Sequence[int],
-    padding: Sequence[int],
-    stride: Sequence[int],
-) -> Value:
-    x = _constant_pad(ctx, x, [padding[1], padding[1], padding[0], padding[0]])
-    for axis in (2, 3):
-        k, d, s = kernel[axis - 2], dilation[axis - 2], stride[axis - 2]
-        count = (x.shape[axis + axis - 2 - (axis - 2)] - d * (k - 1) - 1) // s + 1
-        x = taken(x, axis, [i * d + o * s for i in range(k) for o in range(count)])
-    batch, channels, height, width = x.shape
-    kh, kw = kernel
-    apart = reshaped(x, (batch, channels, kh, height // kh, kw, width // kw))
-    return reshaped(transposed(apart, [0, 1, 2, 4, 3, 5]), ctx.result.shape)
-
-
 def _diagonal(ctx: Context, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
     if offset or x.type.rank != 2:
         raise Refused("a diagonal other than the main one of a matrix")
     size = min(x.shape)
     flat = reshaped(x, (x.type.size,))
     return sliced(flat, 0, 0, (size - 1) * (x.shape[1] + 1) + 1, x.shape[1] + 1)
-
-
-def batch_of(x: Value) -> int:
-    """How many elements the leading axis holds for each sample."""
-    return x.shape[0] // BATCH
 
 
 HANDLERS: dict[str, Handler] = {
@@ -519,6 +492,5 @@ HANDLERS: dict[str, Handler] = {
     "channel_shuffle": _channel_shuffle,
     "native_channel_shuffle": _channel_shuffle,
     "unfold": _unfold,
-    "im2col": _im2col,
     "diagonal": _diagonal,
 }

@@ -36,6 +36,7 @@ from pockengine.ir.graph import Const, Graph, Input, Leaf, Param, State, leaf
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import transform
 from pockengine.ir.types import NUMPY, TensorType, type_of
+from pockengine.ops.elementwise import StopGradient
 
 HANDLERS: dict[str, Handler] = {
     **torch_elementwise.HANDLERS,
@@ -172,12 +173,13 @@ class Walk:
         """A region with its own gradient or precision mode is walked as part of the program."""
         position = next(i for i, a in enumerate(node.args) if getattr(a, "op", "") == "get_attr")
         operands = [self.env[a] for a in node.args[position + 1 :]]  # type: ignore[index]
-        if node.args[0] is False and any(trained_cone(v) for v in operands):
-            self._refuse(node, "it stops the gradient of trained weights")
         inner = getattr(module, str(node.args[position].target))  # type: ignore[union-attr]
         names = [n for n in inner.graph.nodes if n.op == "placeholder"]
         self.env.update(zip(names, operands, strict=True))
-        return tuple(self._walk(inner))
+        results = self._walk(inner)
+        if str(node.target) == "wrap_with_set_grad_enabled" and node.args[0] is False:
+            results = [StopGradient()(v) if trained_cone(v) else v for v in results]
+        return tuple(results)
 
     def _handled(self, node: Node) -> Any:
         import_node = handler(str(node.target))

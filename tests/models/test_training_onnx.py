@@ -1,0 +1,103 @@
+"""Ten optimizer steps of models from ONNX equal PyTorch's, and go back into the file."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from training import SCHEMES, compiled_run, torch_run, untouched, worst_change
+from zoo import ZOO, Entry
+
+import pockengine as pe
+from pockengine.frontends.onnx import import_onnx
+from pockengine.frontends.onnx_export import write_back
+from pockengine.ir.types import BATCH
+
+LR = 0.02
+FROZEN_STATISTICS = ["mlp", "mobilenetv2", "resnet18", "squeezenet", "mlp_mixer", "vit", "bert"]
+BATCH_STATISTICS = ["cnn1d", "unet"]
+
+
+@dataclass(frozen=True)
+class Evaluated(Entry):
+    """A model whose batch norms keep their statistics, as ONNX exports them."""
+
+    def model(self) -> torch.nn.Module:
+        return super().model().eval()
+
+
+def evaluated(name: str) -> Entry:
+    entry = ZOO[name]
+    return Evaluated(entry.make, entry.inputs)
+
+
+def exported(entry: Entry) -> onnx.ModelProto:
+    """By the newer exporter; `optimize=False` keeps every parameter and its name."""
+    inputs, _ = entry.batch(2, 0)
+    named = isinstance(inputs, dict)
+    batch = {0: torch.export.Dim("batch")}
+    shapes = dict.fromkeys(inputs, batch) if named else tuple(batch for _ in inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            entry.model(),
+            () if named else inputs,
+            kwargs=inputs if named else None,
+            dynamic_shapes=shapes,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
+    return program.model_proto
+
+
+def exported_for_training(entry: Entry) -> onnx.ModelProto:
+    """By the older exporter, whose batch norms may use the statistics of the batch."""
+    inputs, _ = entry.batch(2, 0)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            entry.model(),
+            inputs,
+            file,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "batch"}},
+            training=torch.onnx.TrainingMode.TRAINING,
+            do_constant_folding=False,
+            dynamo=False,
+        )
+    return onnx.load_from_string(file.getvalue())
+
+
+def check(entry: Entry, model: onnx.ModelProto, scheme_name: str, folder: Path) -> None:
+    graph = import_onnx(model)
+    assert {v.shape[0] for v in graph.inputs} == {BATCH}
+    assert set(graph.params) == {n for n, _ in entry.model().named_parameters()}
+    scheme = SCHEMES[scheme_name](graph)
+    selection = scheme.resolve(graph)
+    got = compiled_run(entry, graph, scheme, pe.Target.host(), LR)
+    wanted = torch_run(entry, selection, LR)
+    np.testing.assert_allclose(got.losses, wanted.losses, rtol=1e-4)
+    assert worst_change(graph.data, got, wanted, set(selection)) < 1e-3
+    assert untouched(graph.data, got.state, selection)
+    write_back(model, got.state, folder / "tuned.onnx")
+    again = import_onnx(folder / "tuned.onnx")
+    assert all(np.array_equal(again.data[n], got.state[n]) for n in graph.params)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", FROZEN_STATISTICS)
+def test_ten_steps(name: str, scheme: str, tmp_path: Path) -> None:
+    entry = evaluated(name)
+    check(entry, exported(entry), scheme, tmp_path)
+
+
+@pytest.mark.parametrize("name", BATCH_STATISTICS)
+def test_ten_steps_with_the_statistics_of_the_batch(name: str, tmp_path: Path) -> None:
+    entry = ZOO[name]
+    check(entry, exported_for_training(entry), "full", tmp_path)
