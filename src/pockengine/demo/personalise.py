@@ -5,6 +5,7 @@ Runs in a process of its own, so that the growth of the process is what the prog
 """
 
 import json
+import math
 import resource
 import statistics
 import sys
@@ -19,6 +20,7 @@ from pockengine.data.watch import load_recordings
 from pockengine.data.windows import shuffled_batches
 from pockengine.demo.task import BATCH, EPOCHS, LEARNING_RATE, Person, Scale, person_windows
 from pockengine.frontends.onnx_export import write_back
+from pockengine.runtime.program import Leaf
 from pockengine.runtime.session import Session
 
 HERE = Path(__file__).parent
@@ -28,6 +30,7 @@ HERE = Path(__file__).parent
 class Outcome:
     """What one update scheme brought, and what it took. Accuracies are shares of 1."""
 
+    trained_numbers: int
     accuracy_before: float
     accuracy_after: float
     step_ms: float
@@ -68,6 +71,7 @@ def personalise(program: Path, tuned: Path) -> Outcome:
     after = session.evaluate(person.test_x, person.test_y)["accuracy"]
     write_back(HERE / "base_network.onnx", session.state_dict(), tuned)
     return Outcome(
+        trained_numbers=sum(map(trained_numbers, session.signature.leaves.values())),
         accuracy_before=before,
         accuracy_after=after,
         step_ms=1000 * statistics.median(seconds),
@@ -76,6 +80,14 @@ def personalise(program: Path, tuned: Path) -> Outcome:
         arena_bytes=session.arena_bytes,
         measured_peak_bytes=grown,
     )
+
+
+def trained_numbers(leaf: Leaf) -> int:
+    """How many of a tensor's numbers the program updates."""
+    if leaf.kind != "trained":
+        return 0
+    axis, chosen = leaf.channels or (0, range(leaf.source_shape[0]))
+    return math.prod(leaf.shape) // leaf.source_shape[axis] * len(chosen)
 
 
 def resident_bytes() -> int:

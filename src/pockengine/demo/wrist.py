@@ -88,6 +88,7 @@ def _table(outcomes: dict[str, Outcome]) -> Table:
     for heading in ("", *outcomes):
         table.add_column(heading, justify="right" if heading else "left")
     rows: dict[str, Callable[[Outcome], str]] = {
+        "numbers trained": lambda o: f"{o.trained_numbers:,}",
         "accuracy before": lambda o: f"{o.accuracy_before:.1%}",
         "accuracy after": lambda o: f"{o.accuracy_after:.1%}",
         "one step": lambda o: f"{o.step_ms:.2f} ms",
