@@ -182,6 +182,32 @@ def test_stochastic_depth_is_a_dropout() -> None:
     assert "Dropout" in ops_of(graph) and "RandomUniform" not in ops_of(graph)
 
 
+def stopped(graph: Graph) -> int:
+    return ops_of(graph).count("StopGradient")
+
+
+def test_a_detached_value_stops_the_gradient_of_weights_only() -> None:
+    model = Net(lambda m, x: m.fc(x).detach() + x.detach() + m.fc(x), fc=nn.Linear(3, 3))
+    assert stopped(import_torch(model, torch.zeros(2, 3))) == 1
+
+
+def test_without_gradients_nothing_passes() -> None:
+    def forward(m: SimpleNamespace, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            scale = m.fc(x).exp()
+        return m.fc(x) * scale
+
+    assert stopped(import_torch(Net(forward, fc=nn.Linear(3, 3)), torch.zeros(2, 3))) == 1
+
+
+def test_the_padding_row_of_an_embedding_is_not_trained() -> None:
+    model = nn.Embedding(5, 3, padding_idx=2)
+    graph = import_torch(model, torch.zeros(2, 4, dtype=torch.int64))
+    assert stopped(graph) == 1
+    ids = torch.tensor([[2, 1, 0, 2]])
+    np.testing.assert_array_equal(evaluate(graph, 1, ids)[0], model(ids).detach().numpy())
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 
@@ -200,12 +226,6 @@ def test_all_unsupported_operators_are_reported_at_once() -> None:
 
 def test_a_supported_model_has_nothing_to_report() -> None:
     assert check_torch(nn.Linear(3, 2), torch.zeros(2, 3)) == []
-
-
-def test_a_stopped_gradient_is_refused() -> None:
-    model = Net(lambda m, x: m.fc(x).detach() + x, fc=nn.Linear(3, 3))
-    with pytest.raises(UnsupportedError, match="it stops the gradient of trained weights"):
-        import_torch(model, torch.zeros(2, 3))
 
 
 def test_half_precision_is_refused_in_words() -> None:

@@ -24,6 +24,8 @@ from pockengine.ir.op import Array
 from pockengine.ir.types import BATCH
 from pockengine.ir.verify import verify
 
+_DETACH = torch.ops.aten.detach.default
+
 Model = torch.nn.Module | ExportedProgram
 Examples = torch.Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -110,6 +112,7 @@ def _exported(source: _Source, batch: int | None) -> ExportedProgram:
         warnings.simplefilter("ignore")  # what PyTorch says about its own internals
         try:
             program = torch.export.export(source.module, args, kwargs, strict=False)
+            _detach_regions(program)
             return program.run_decompositions(_decompositions())
         except Exception as error:  # torch.export raises every kind
             words = str(error).strip().splitlines() or [type(error).__name__]
@@ -124,6 +127,18 @@ def _with_batch(x: Any, batch: int) -> Any:
         return x
     make = torch.empty if x.is_floating_point() else torch.zeros
     return make((batch, *x.shape[1:]), dtype=x.dtype)
+
+
+def _detach_regions(program: ExportedProgram) -> None:
+    """Marks what leaves a torch.no_grad() region, which decomposing makes part of the program."""
+    module = program.graph_module
+    for node in module.graph.nodes:
+        if str(node.target) == "wrap_with_set_grad_enabled" and node.args[0] is False:
+            inner = getattr(module, node.args[1].target).graph
+            (output,) = inner.find_nodes(op="output")
+            with inner.inserting_before(output):
+                detached = [inner.call_function(_DETACH, (v,)) for v in output.args[0]]
+            output.args = (tuple(detached),)
 
 
 def _decompositions() -> Any:

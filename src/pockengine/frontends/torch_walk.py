@@ -30,13 +30,11 @@ from pockengine.frontends.torch_context import (
     Refused,
     Result,
     generates,
-    trained_cone,
 )
 from pockengine.ir.graph import Const, Graph, Input, Leaf, Param, State, leaf
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import transform
 from pockengine.ir.types import NUMPY, TensorType, type_of
-from pockengine.ops.elementwise import StopGradient
 
 HANDLERS: dict[str, Handler] = {
     **torch_elementwise.HANDLERS,
@@ -46,7 +44,6 @@ HANDLERS: dict[str, Handler] = {
     **torch_nn.HANDLERS,
     **torch_loss.HANDLERS,
 }
-INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -148,7 +145,7 @@ class Walk:
     def _walk(self, module: GraphModule) -> Sequence[Any]:
         for node in module.graph.nodes:
             if node.op == "call_function":
-                self.env[node] = self._call(module, node)
+                self.env[node] = self._call(node)
             elif node.op == "output":
                 return pytree.tree_leaves(self._values(node.args), is_leaf=_is_none)
         raise ImportModelError("the exported program has no output")
@@ -156,30 +153,16 @@ class Walk:
     def _values(self, args: Any) -> Any:
         return torch.fx.node.map_arg(args, lambda n: self.env[n])
 
-    def _call(self, module: GraphModule, node: Node) -> Any:
+    def _call(self, node: Node) -> Any:
         if node.target is operator.getitem:
             return self.env[node.args[0]][node.args[1]]  # type: ignore[index]
         if not node.users:
             return None
-        if str(node.target) in INLINED:
-            return self._inline(module, node)
         try:
             return self._handled(node)
         except (Refused, GraphError) as error:
             self._refuse(node, str(error))
             return self._stand_in(node)
-
-    def _inline(self, module: GraphModule, node: Node) -> Any:
-        """A region with its own gradient or precision mode is walked as part of the program."""
-        position = next(i for i, a in enumerate(node.args) if getattr(a, "op", "") == "get_attr")
-        operands = [self.env[a] for a in node.args[position + 1 :]]  # type: ignore[index]
-        inner = getattr(module, str(node.args[position].target))  # type: ignore[union-attr]
-        names = [n for n in inner.graph.nodes if n.op == "placeholder"]
-        self.env.update(zip(names, operands, strict=True))
-        results = self._walk(inner)
-        if str(node.target) == "wrap_with_set_grad_enabled" and node.args[0] is False:
-            results = [StopGradient()(v) if trained_cone(v) else v for v in results]
-        return tuple(results)
 
     def _handled(self, node: Node) -> Any:
         import_node = handler(str(node.target))
