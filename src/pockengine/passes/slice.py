@@ -62,7 +62,9 @@ class _Push:
     def cut(self, value: Value, cut: Cut, source: str) -> Value:
         """`cut` of `value`, computed from cuts of its operands as far as that may be."""
         types = [x.type for x in value.inputs]
-        axes = value.op.slice_axes(cut.axis, *types) if value in self.private else None
+        # a cut is not pushed through another: two along different axes would change places for ever
+        movable = value in self.private and _cut_of(value) is None
+        axes = value.op.slice_axes(cut.axis, *types) if movable else None
         if axes is None:
             return cut.of(self.done[value], source)
         self.moved += 1
