@@ -227,11 +227,16 @@ def _with_tail(groups: Mapping[Path, list[Use]], units: Mapping[Path, bool]) -> 
     ordered = list(groups.items())
     numbered = [i for i, (unit, _) in enumerate(ordered) if units.get(unit)]
     end = (numbered[-1] + 1) if numbered else len(ordered)
-    named = [Block(".".join(unit), tuple(members)) for unit, members in ordered[:end]]
+    named = [Block(_name(unit, units), tuple(members)) for unit, members in ordered[:end]]
     tail = tuple(use for _, members in ordered[end:] for use in members)
     if named and tail:
         named[-1] = Block(named[-1].name, named[-1].uses, tail)
     return named
+
+
+def _name(unit: Path, units: Mapping[Path, bool]) -> str:
+    """A unit's module path; of a weight that is a unit by itself, its module's."""
+    return ".".join(unit if unit in units else unit[:-1] or unit)
 
 
 def _path(use: Use) -> Path:
