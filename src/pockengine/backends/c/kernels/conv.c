@@ -30,7 +30,8 @@ typedef struct {
 } base_pixel;
 
 /* to[taps][chans] around one base pixel. */
-PK_INLINE void gather_pixel(const gather_source *s, const tap_list *taps, base_pixel base, float *to) {
+PK_INLINE void gather_pixel(const gather_source *s, const tap_list *taps, base_pixel base,
+                            float *to) {
   const float *image = s->src + base.image * s->h * s->w * s->ld + s->chan;
   for (idx t = 0, len; t < taps->count; t += len, to += len * s->chans) {
     idx y = base.y + taps->y[t], x = base.x + taps->x[t];

@@ -167,7 +167,8 @@ static void view_lines(const dw_view *v, const float *in, float *out, idx line0,
     const float *image = in + line / v->oh * v->h * v->w * v->c;
     float *to = out + line * v->ow * v->c;
     idx y = line % v->oh * v->sh - v->ph;
-    for (idx ox = 0; ox < begin; ox++) single_pixel(v, image, y, ox * v->sw - v->pw, to + ox * v->c);
+    for (idx ox = 0; ox < begin; ox++)
+      single_pixel(v, image, y, ox * v->sw - v->pw, to + ox * v->c);
     if (begin < end) inner(v, image, y, begin, end, to);
     for (idx ox = end; ox < v->ow; ox++)
       single_pixel(v, image, y, ox * v->sw - v->pw, to + ox * v->c);

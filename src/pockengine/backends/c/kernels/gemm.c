@@ -51,8 +51,8 @@ PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, co
     store_edge(mr, nv, acc, c, ldc, cols, accumulate);
 }
 
-/* One function per tile height and width. `nn`: rows of the A tile are lda apart, B is packed. `tn`:
- * A is transposed, its columns are lda apart. */
+/* One function per tile height and width. `nn`: rows of the A tile are lda apart, B is packed.
+ * `tn`: A is transposed, its columns are lda apart. */
 #define TILE(mr, nv)                                                                               \
   static void nn_##mr##x##nv(const float *a, idx lda, const float *b, idx ldb, idx k, float *c,   \
                              idx ldc, idx cols, int accumulate) {                                  \
@@ -106,8 +106,8 @@ static void pack_panel(const float *b, idx stride_k, idx K, idx cols, float *to)
   }
 }
 
-/* One panel with any strides; in blocks of rows, so that where the columns are contiguous in b, each
- * line of the cache is used whole. */
+/* One panel with any strides; in blocks of rows, so that where the columns are contiguous in b,
+ * each line of the cache is used whole. */
 static void pack_panel_strided(const float *b, idx stride_k, idx stride_n, idx K, idx cols,
                                float *to) {
   for (idx k0 = 0; k0 < K; k0 += PACK_ROWS) {

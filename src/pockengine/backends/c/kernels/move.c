@@ -66,7 +66,8 @@ PK_INLINE void copy_tile(const float *x, idx in_step, idx in_last, float *out, i
 static void copy_group(const pk_copy *s, const copy_view *v, const float *x, float *out,
                        idx count) {
   idx n = s->size[v->last], in_last = s->stride[v->last];
-  idx in_step = count > 1 ? s->stride[v->across] : 0, out_step = count > 1 ? v->out_step[v->across] : 0;
+  idx in_step = count > 1 ? s->stride[v->across] : 0;
+  idx out_step = count > 1 ? v->out_step[v->across] : 0;
   if (in_last == 1) {
     for (idx i = 0; i < count; i++) memcpy(out + i * out_step, x + i * in_step, n * sizeof(float));
     return;

@@ -33,8 +33,8 @@ PK_INLINE void normalize_rows(int centred, const float *x, idx cols, float eps, 
   }
 }
 
-PK_INLINE void normalize_rows_grad(int centred, const float *dy, const float *x, idx cols, float eps,
-                                   float *dx, idx row0, idx row1) {
+PK_INLINE void normalize_rows_grad(int centred, const float *dy, const float *x, idx cols,
+                                   float eps, float *dx, idx row0, idx row1) {
   float n = (float)cols;
   for (idx row = row0; row < row1; row++) {
     const float *from = x + row * cols, *g = dy + row * cols;

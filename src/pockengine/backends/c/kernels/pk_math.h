@@ -24,8 +24,8 @@ PK_MATH float pk_from_bits(int32_t i) {
   return x;
 }
 
-/* e^x = 2^n e^r with |r| <= ln(2) / 2; adding and subtracting 1.5 * 2^23 rounds to n. 2^n is applied
- * as two factors, so that results below the normal range are right. */
+/* e^x = 2^n e^r with |r| <= ln(2) / 2; adding and subtracting 1.5 * 2^23 rounds to n. 2^n is
+ * applied as two factors, so that results below the normal range are right. */
 PK_MATH float pk_exp(float x) {
   float t = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
   float shifted = t * 1.44269504f + 12582912.0f;

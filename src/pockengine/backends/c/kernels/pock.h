@@ -97,8 +97,8 @@ void pk_cross_entropy_grad(const float *g, const float *x, const int64_t *labels
 
 /* ----------------------------------------------------------------- normalisation (norm.c) */
 
-/* Over the last axis: y = (x - mean) / sqrt(var + eps), or x / sqrt(mean(x^2) + eps). y may be x, dx
- * may be dy or x. */
+/* Over the last axis: y = (x - mean) / sqrt(var + eps), or x / sqrt(mean(x^2) + eps). y may be x,
+ * dx may be dy or x. */
 void pk_normalize_rows(const float *x, idx cols, float eps, float *y, idx row0, idx row1);
 void pk_normalize_rows_grad(const float *dy, const float *x, idx cols, float eps, float *dx,
                             idx row0, idx row1);
@@ -139,7 +139,7 @@ void pk_avg_pool_grad_lines(const pk_conv *g, int count_padding, const float *dy
 /* out[i] = table[index[i]], rows of cols floats; NaN where there is no such row. */
 void pk_gather_rows(const float *table, idx rows, idx cols, const int64_t *index, float *out,
                     idx i0, idx i1);
-/* out[rows][c0:c1] = 0, then out[index[i]] += x[i] in order. Indices beyond the table are skipped. */
+/* out[rows][c0:c1] = 0, then out[index[i]] += x[i] in order, but for indices beyond the table. */
 void pk_scatter_add_rows(const float *x, const int64_t *index, idx count, idx rows, idx cols,
                          float *out, idx c0, idx c1);
 

@@ -120,7 +120,8 @@ PK_INLINE void reduce_extreme(const float *x, idx reduce, idx inner, float *out,
     }
     PK_EACH for (idx i = inner0; i < inner1; i++) to[i] = from[i];
     for (idx r = 1; r < reduce; r++) {
-      PK_EACH for (idx i = inner0; i < inner1; i++) to[i] = extreme(to[i], from[r * inner + i], sign);
+      const float *row = from + r * inner;
+      PK_EACH for (idx i = inner0; i < inner1; i++) to[i] = extreme(to[i], row[i], sign);
     }
   }
 }
