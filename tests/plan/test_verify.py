@@ -22,7 +22,7 @@ def program() -> tuple[Plan, dict[str, Value]]:
     Steps: a, b (with scratch), g, moment, loss, new, copy of moment.
     """
     net = Net()
-    x = net.input("x", 64)
+    x, y = net.input("x", 64), net.input("y", 64)
     w0, w1, m = param("w0", 64), param("w1", 64), state("m", 64)
     a = net.step("a", (64,), x, w0)
     b = net.step("b", (64,), a, w1, scratch=128)
@@ -33,7 +33,7 @@ def program() -> tuple[Plan, dict[str, Value]]:
     net.outputs["loss"], net.outputs["b"] = loss, b
     net.updates |= {"w1": new, "m": moment}
     planned = plan({"train": reorder(net.schedule())})
-    named = dict(x=x, w0=w0, w1=w1, m=m, a=a, b=b, loss=loss, g=g, moment=moment, new=new)
+    named = dict(x=x, y=y, w0=w0, w1=w1, m=m, a=a, b=b, loss=loss, g=g, moment=moment, new=new)
     return replace(planned, arena_bytes=planned.arena_bytes + SPARE), named
 
 
@@ -109,6 +109,10 @@ CORRUPTIONS: dict[str, tuple[Callable[[Plan, dict[str, Value]], Plan], str]] = {
         lambda p, v: moved(p, v["x"], p.persistent["w0"].offset),
         "in 'train', the start has .*'x'.* among the persistent leaves",
     ),
+    "two inputs in the same bytes": (
+        lambda p, v: moved(p, v["y"], p.offset("train", v["x"])),
+        "the start has .*'y'.* and .*'x'.* in the same bytes",
+    ),
     "value among the weights": (
         lambda p, v: moved(p, v["g"], p.persistent["w0"].offset),
         "has .*label='g'.* among the persistent leaves",
@@ -181,6 +185,12 @@ CORRUPTIONS: dict[str, tuple[Callable[[Plan, dict[str, Value]], Plan], str]] = {
             ],
         ),
         "'m' does not hold its update|overwritten",
+    ),
+    "copy onto a frozen leaf": (
+        lambda p, v: with_steps(
+            p, lambda s: [*s[:-1], replace(s[-1], copies=(*s[-1].copies, (v["b"], v["w0"])))]
+        ),
+        "the end leaf 'w0' was overwritten",
     ),
     "copy of another size": (
         lambda p, v: with_steps(

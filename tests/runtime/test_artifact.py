@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import importlib.metadata
 import json
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pockengine.errors import ArtifactError
+from pockengine.errors import ArtifactError, InputError
+from pockengine.runtime import artifact
 from pockengine.runtime.artifact import (
     DIGITS,
     MEMBERS,
@@ -158,6 +160,17 @@ def test_the_same_program_gives_the_same_bytes(path: Path, tmp_path: Path) -> No
     assert (tmp_path / "again.pock").read_bytes() == path.read_bytes()
 
 
+def test_a_package_that_is_not_installed_has_no_version(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    write_artifact(path, make_contents())
+    assert open_artifact(path).manifest.package == "unknown"
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(path: Path) -> None:
     before = path.read_bytes()
 
@@ -178,10 +191,10 @@ def test_a_program_without_native_code_is_not_written(tmp_path: Path) -> None:
 
 
 def test_the_file_is_closed_with_the_program(path: Path) -> None:
-    artifact = open_artifact(path)
-    file = artifact._file
-    program = artifact.program()
-    del artifact
+    opened = open_artifact(path)
+    file = opened._file
+    program = opened.program()
+    del opened
     gc.collect()
     assert not file.closed
     del program
@@ -309,6 +322,29 @@ def test_an_archive_with_absurd_sizes_is_refused(path: Path) -> None:
         path.write_bytes(damaged)
         reseal(path)
         refuses(path, "archive is damaged|is compressed|outside of the file")
+
+
+def test_overlapping_members_are_refused(path: Path) -> None:
+    whole = bytearray(path.read_bytes())
+    places = [whole.index(b"PK\x01\x02")]
+    places.append(whole.index(b"PK\x01\x02", places[0] + 4))
+    whole[places[0] + 42 : places[0] + 46] = whole[places[1] + 42 : places[1] + 46]
+    path.write_bytes(whole)
+    reseal(path)
+    refuses(path, "members of the archive overlap|archive is damaged")
+
+
+def test_an_unreadable_file_and_a_large_manifest_are_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "MANIFEST_LIMIT", 100)
+    refuses(path, "manifest.json has .* bytes, at most 100 do")
+
+    def fails(file: Any) -> Any:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(artifact, "_open", fails)
+    refuses(path, "cannot be read: the disk is gone")
 
 
 def test_a_sealed_archive_with_altered_structure_never_fails_otherwise(path: Path) -> None:
@@ -469,9 +505,9 @@ def test_weights_that_lie_are_refused(path: Path, lie: str) -> None:
 
 
 def test_weights_are_read_into_what_they_are(path: Path) -> None:
-    artifact = open_artifact(path)
+    opened = open_artifact(path)
     with pytest.raises(ArtifactError, match=r"has f32\[2, 3, 4\], not float64\[2, 3, 4\]"):
-        artifact.fill("conv.weight", np.empty((2, 3, 4)))
+        opened.fill("conv.weight", np.empty((2, 3, 4)))
 
 
 # Running.
@@ -495,6 +531,15 @@ def test_code_for_a_smaller_cpu_of_the_family_runs(monkeypatch: pytest.MonkeyPat
     check_target(vars(Target.named("neon-linux")))
     with pytest.raises(ArtifactError, match="compiled for aarch64-macos"):
         check_target(vars(Target.named("neon-macos")))
+
+
+def test_a_machine_without_a_target_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def host() -> Target:
+        raise InputError("this machine is an abacus")
+
+    monkeypatch.setattr(Target, "host", host)
+    with pytest.raises(ArtifactError, match="with a CPU of x86_64_v2; this machine is an abacus"):
+        check_target(vars(Target.named("sse")))
 
 
 def test_a_library_that_is_none_is_refused(path: Path) -> None:
