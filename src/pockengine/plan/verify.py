@@ -107,6 +107,8 @@ class _Simulation:
 
     def _check_update(self, number: int, value: Value, where: Range, may_update: bool) -> None:
         """A write into the persistent region must be the update of that leaf, after the loss."""
+        if where[0] >= self.plan.persistent_bytes:
+            return
         updates = self.entry.schedule.graph.updates
         for leaf, there in self.leaf_ranges.items():
             if where == there and _name(leaf) in updates:
