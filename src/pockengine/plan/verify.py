@@ -200,7 +200,7 @@ def _owner(value: Value) -> Value:
 
 
 def _overlap(a: Range, b: Range) -> bool:
-    return max(a[0], b[0]) < min(a[1], b[1])
+    return a[0] < b[1] and b[0] < a[1] and a[0] < a[1] and b[0] < b[1]
 
 
 def _name(leaf: Value) -> str:
