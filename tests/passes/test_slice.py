@@ -64,6 +64,22 @@ def test_a_result_is_computed_whole() -> None:
     assert graph.outputs["part"].inputs[0] is graph.outputs["h"]
 
 
+def test_a_slice_of_an_axis_that_was_split_off_is_one_of_the_whole_axis() -> None:
+    """As of a kernel [2, 2, C, O] whose gradient is a product [4 * C, O]."""
+    x, g = given("x", 6, 12), given("g", 6, 5)
+    product = MatMul(True, False)(x, g)
+    y = check([x, g], Take(2, (0, 2))(reshape(product, (2, 2, 3, 5))))
+    assert y.inputs[0].op == MatMul(True, False)
+    cut = y.inputs[0].inputs[0]
+    assert cut.op == Take(1, (0, 2, 3, 5, 6, 8, 9, 11)) and cut.inputs[0] is x
+
+
+def test_a_slice_of_merged_axes_stays() -> None:
+    x = given("x", 6, 2, 3)
+    y = check([x], Take(1, (0, 4, 5))(reshape(relu(x), (6, 6))))
+    assert isinstance(y.op, Take)
+
+
 def test_evenly_spaced_indices_become_a_slice() -> None:
     x = given("x", 9)
     assert check([x], Take(0, (2, 3, 4))(x)).op == Slice(0, 2, 5, 1)
@@ -84,6 +100,13 @@ def test_nested_slices() -> None:
     y = Take(1, (0, 3))(Take(0, (1, 2, 5))(matmul(x, w)))
     y = check([x, w], y)
     assert isinstance(y.op, MatMul) and y.inputs[0].shape == (3, 4) and y.inputs[1].shape == (4, 2)
+
+
+def test_slices_along_two_axes_do_not_change_places_for_ever() -> None:
+    x = given("x", 6, 4)
+    h = relu(x)
+    y = check([x], add(Slice(0, 0, 1, 1)(Slice(1, 1, 2, 1)(h)), reduce_mean(h)))
+    assert [type(v.op) for v in (y.inputs[0], y.inputs[0].inputs[0])] == [Slice, Slice]
 
 
 def convolutions(channels_last: bool, groups: int = 1) -> Graph:

@@ -11,13 +11,16 @@ channels only.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
 
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Value
 from pockengine.ir.rewrite import rebuild, substitute
 from pockengine.ops.build import take
 from pockengine.ops.index import Take
-from pockengine.ops.shape import Slice
+from pockengine.ops.shape import Reshape, Slice
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,17 @@ class _Push:
 
     def cut(self, value: Value, cut: Cut, source: str) -> Value:
         """`cut` of `value`, computed from cuts of its operands as far as that may be."""
-        types = [x.type for x in value.inputs]
         # a cut is not pushed through another: two along different axes would change places for ever
         movable = value in self.private and _cut_of(value) is None
-        axes = value.op.slice_axes(cut.axis, *types) if movable else None
-        if axes is None:
+        cuts = _cuts_of_operands(value, cut) if movable else None
+        if cuts is None:
             return cut.of(self.done[value], source)
         self.moved += 1
         inputs = [
-            self.done[x] if axis is None else self.cut(x, Cut(axis, cut.indices), source)
-            for x, axis in zip(value.inputs, axes, strict=True)
+            self.cut(x, own, source) if own else self.done[x]
+            for x, own in zip(value.inputs, cuts, strict=True)
         ]
+        types = [x.type for x in value.inputs]
         return value.op.on_sliced(cut.axis, len(cut.indices), *types)(*inputs, source=value.source)
 
 
@@ -80,4 +83,27 @@ def _cut_of(value: Value) -> Cut | None:
         return Cut(value.op.axis, value.op.indices)
     if isinstance(value.op, Slice):
         return Cut(value.op.axis, range(value.op.start, value.op.stop, value.op.step))
+    return None
+
+
+def _cuts_of_operands(value: Value, cut: Cut) -> list[Cut | None] | None:
+    """What to cut of each operand (None: nothing) instead of `value`; None where it must stay."""
+    axes = value.op.slice_axes(cut.axis, *(x.type for x in value.inputs))
+    if axes is not None:
+        return [None if axis is None else Cut(axis, cut.indices) for axis in axes]
+    split = _cut_of_split_axis(value, cut) if isinstance(value.op, Reshape) else None
+    return [split] if split else None
+
+
+def _cut_of_split_axis(value: Value, cut: Cut) -> Cut | None:
+    """reshape [.., A, ..] -> [.., a, b, c, ..] with a * b * c = A: a cut of b is a cut of A."""
+    shape, before = value.shape, 1
+    for axis, size in enumerate(value.inputs[0].shape):
+        for i in range(cut.axis + 1):
+            for j in range(cut.axis + 1, len(shape) + 1):
+                if prod(shape[:i]) == before and prod(shape[i:j]) == size:
+                    places = np.arange(size).reshape(shape[i:j])
+                    chosen = places.take(list(cut.indices), cut.axis - i)
+                    return Cut(axis, chosen.ravel().tolist())
+        before *= size
     return None
