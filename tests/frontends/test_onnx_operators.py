@@ -356,6 +356,18 @@ def test_scatter_at_constant_places() -> None:
     compare(model_of(nodes(text), {"ids": ("int64", ["N", 6])}, weights=weights))
 
 
+def test_bounds_cast_like_the_activation_stay_numbers() -> None:
+    """PyTorch's way to write ReLU6; as Max and Min it would have another gradient at 0."""
+    text = """
+        low = CastLike zero x
+        high = CastLike six x
+        y = Clip x low high
+    """
+    weights = {"zero": np.int64(0), "six": np.int64(6)}
+    graph = compare(model_of(nodes(text), {"x": ("float32", ["N", 4])}, weights=weights))
+    assert str(graph.outputs["y"].op) == "Clip(low=0.0, high=6.0)"
+
+
 def test_where_and_logic() -> None:
     text = """
         a = Greater x z

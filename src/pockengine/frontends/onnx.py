@@ -231,6 +231,8 @@ def _attribute(attribute: onnx.AttributeProto, folder: Path | None) -> Any:
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, onnx.TensorProto):
         return tensor_array(value, folder)
+    if isinstance(value, float):
+        return float(str(np.float32(value)))  # 1e-05, as it was written, not 9.99999974e-06
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 

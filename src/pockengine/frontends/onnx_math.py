@@ -10,7 +10,7 @@ from pockengine.errors import UnsupportedError
 from pockengine.frontends.onnx_node import Item, Known, Node, Translation, full_like
 from pockengine.frontends.onnx_read import element_dtype
 from pockengine.ir.op import Op, Value
-from pockengine.ir.types import DType
+from pockengine.ir.types import NUMPY, DType
 from pockengine.ops import elementwise as e
 
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
@@ -85,7 +85,11 @@ def cast(node: Node) -> Item:
 
 
 def cast_like(node: Node) -> Item:
-    return _as_dtype(node.value(0), node.value(1).dtype)
+    """A known number stays known, as only the dtype of the other input matters."""
+    dtype = node.value(1).dtype
+    if not node.is_known(0):
+        return _as_dtype(node.value(0), dtype)
+    return Known(node.array(0, "a number").astype(NUMPY[dtype]), node.proto.output[0])
 
 
 def _as_dtype(x: Value, dtype: DType) -> Value:

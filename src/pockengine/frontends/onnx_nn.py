@@ -161,7 +161,7 @@ def global_max_pool(node: Node) -> Item:
 
 def batch_normalization(node: Node) -> Item:
     vectors = (node.value(1), node.value(2), node.state(3), node.state(4))
-    momentum = 1.0 - node.attr("momentum", 0.9)  # ONNX gives the share that is kept
+    momentum = round(1.0 - node.attr("momentum", 0.9), 7)  # ONNX gives the share that is kept
     training = bool(node.attr("training_mode", 0))
     op = norm.BatchNorm(1, node.attr("epsilon", 1e-5), momentum, training)
     return op(node.value(0), *vectors)
