@@ -23,6 +23,7 @@ from pockengine.ops.build import (
     where,
 )
 from pockengine.ops.constant import Full
+from pockengine.ops.matmul import MatMul
 from pockengine.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 from pockengine.passes.mode import inference_mode
 from pockengine.passes.simplify import RULES, simplify
@@ -107,6 +108,17 @@ def test_names_stay_in_reports():
     inner = Reshape((6, 4))(X, source="inner")
     graph = Graph((X,), {"y": Reshape((24,))(inner, source="outer")})
     assert simplify(graph).outputs["y"].source == "outer"
+
+
+def test_a_product_reads_its_operands_transposed():
+    x = leaf(Input, "x", TensorType("f32", (2, 3, 4)))
+    y = leaf(Input, "y", TensorType("f32", (2, 5, 4)))
+    z = MatMul(True, False)(Transpose((0, 2, 1))(x), Transpose((0, 2, 1))(y))
+    graph = Graph((x, y), {"z": z})
+    after = verify(simplify(graph))
+    assert_same(graph, after)
+    assert after.outputs["z"].op == MatMul(False, True)
+    assert count(after, Transpose) == 0
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ import numpy as np
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Op, Value
 from pockengine.ir.rewrite import Rule, rewrite
-from pockengine.ir.types import NUMPY
+from pockengine.ir.types import NUMPY, Shape
 from pockengine.ops.constant import Full
 from pockengine.ops.conv import Conv
 from pockengine.ops.elementwise import Add, Cast, Div, Mul, Neg, Sub, Where
+from pockengine.ops.matmul import MatMul
 from pockengine.ops.reduce import Max, Mean, Min, Prod, Sum
 from pockengine.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 
@@ -129,6 +130,25 @@ def broadcast_operand(value: Value) -> Value | None:
     return None if operands == list(value.inputs) else value.op(*operands, source=value.source)
 
 
+def transpose_in_product(value: Value) -> Value | None:
+    """Transpose of the last two axes, then MatMul -> MatMul that reads it transposed"""
+    if not isinstance(value.op, MatMul):
+        return None
+    flags, operands = [value.op.transpose_a, value.op.transpose_b], list(value.inputs)
+    for i, operand in enumerate(operands):
+        rank = operand.type.rank
+        if isinstance(operand.op, Transpose) and operand.op.perm == swapped(rank):
+            flags[i], operands[i] = not flags[i], operand.inputs[0]
+    if operands == list(value.inputs):
+        return None
+    return MatMul(*flags)(*operands, source=value.source)
+
+
+def swapped(rank: int) -> Shape:
+    """The permutation that exchanges the last two axes."""
+    return (*range(rank - 2), rank - 1, rank - 2)
+
+
 def pad_in_window(value: Value) -> Value | None:
     """Conv(Pad(x)) -> Conv(x) with more padding, where the spatial axes are padded with zeros"""
     inner = value.inputs[0] if isinstance(value.op, Conv) else value
@@ -229,6 +249,7 @@ RULES: tuple[Rule, ...] = (
     slice_everything,
     slice_twice,
     reduce_nothing,
+    transpose_in_product,
     pad_in_window,
     broadcast_operand,
     neutral,
