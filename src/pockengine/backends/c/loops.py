@@ -95,6 +95,8 @@ class Loop:
             cuts.add(self.row)
         fixed = {c for v in self.values if is_view(v) for c in splits(v)}
         dims = _merged(_dims(self.total, cuts), fixed, self._walks)
+        if self.row and len(dims) > 1:  # not flat: rows must then start where a dim turns over
+            dims = _merged(_dims(self.total, cuts), {*fixed, self.row}, self._walks)
         return Space(dims, self._inner_dims(dims))
 
     def _walks(self, dims: Shape) -> list[Strides]:
