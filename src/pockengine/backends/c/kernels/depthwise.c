@@ -86,7 +86,8 @@ static void single_pixel(const dw_view *v, const float *in, idx y, idx x, float 
   idx kh0, kh1, kw0, kw1;
   rows_inside(y, v->h, v->kh, v->dh, &kh0, &kh1);
   rows_inside(x, v->w, v->kw, v->dw, &kw0, &kw1);
-  dw_taps taps = {0};
+  dw_taps taps;
+  taps.count = 0; /* clearing the lists would cost more than a pixel */
   int accumulate = 0;
   for (idx kh = kh0; kh < kh1; kh++) {
     for (idx kw = kw0; kw < kw1; kw++)
@@ -94,6 +95,14 @@ static void single_pixel(const dw_view *v, const float *in, idx y, idx x, float 
                             v->weight + kh * v->row_step + kw * v->tap_step, v->c, out, accumulate);
   }
   sum_taps(&taps, v->c, out, accumulate);
+}
+
+/* Under a stride, pixels are used too seldom for the hardware to see a pattern: asks for the pixels
+ * that the next output line adds. */
+PK_INLINE void prefetch_below(const dw_view *v, int pixels, const float *x) {
+  for (idx line = 0; line < v->sh; line++, x += v->w * v->c) {
+    PK_UNROLL for (int p = 0; p < pixels; p++) __builtin_prefetch(x + p * v->c);
+  }
 }
 
 /* out[pixels][c] for kernel rows kh0..kh1, all columns inside the image. in: input pixel (first
@@ -114,6 +123,7 @@ PK_INLINE void pixel_block(const dw_view *v, int pixels, int kw, int sw, const f
       }
     }
     PK_UNROLL for (int p = 0; p < pixels; p++) vf_store(out + p * v->c + at, acc[p]);
+    if (sw > 1) prefetch_below(v, pixels * sw, x + kw * v->c);
   }
 }
 
@@ -184,20 +194,29 @@ void pk_depthwise_lines(const pk_conv *g, const float *x, const float *w, float 
 
 /* ------------------------------------------------------------------- gradient of the input */
 
-/* dx of one pixel: the taps whose output position is whole and inside. */
-static void strided_dx_pixel(const pk_conv *g, const float *dy, const float *w, idx iy, idx ix,
-                             float *out) {
-  dw_taps taps = {0};
+/* The kernel rows that meet one line of dx: the lines of dy, and the weights' rows. */
+typedef struct {
+  idx count;
+  const float *dy[POCK_CONV_TAPS], *weight[POCK_CONV_TAPS];
+} dx_rows;
+
+/* Position `at` of x under tap k of one axis: the output position, or -1 where there is none. */
+PK_INLINE idx output_of(idx at, idx stride, idx out) {
+  if (at < 0) return -1;
+  idx o = (idx)((unsigned)at / (unsigned)stride);
+  return o * stride == at && o < out ? o : -1;
+}
+
+static void strided_dx_pixel(const pk_conv *g, const dx_rows *rows, idx ix, float *out) {
+  dw_taps taps;
+  taps.count = 0;
   int accumulate = 0;
-  for (idx kh = 0; kh < g->kh; kh++) {
-    idx y = iy + g->ph - kh * g->dh;
-    if (y < 0 || y % g->sh != 0 || y / g->sh >= g->oh) continue;
-    for (idx kw = 0; kw < g->kw; kw++) {
-      idx x = ix + g->pw - kw * g->dw;
-      if (x < 0 || x % g->sw != 0 || x / g->sw >= g->ow) continue;
-      accumulate = push_tap(&taps, dy + (y / g->sh * g->ow + x / g->sw) * g->c,
-                            w + (kh * g->kw + kw) * g->c, g->c, out, accumulate);
-    }
+  for (idx kw = 0; kw < g->kw; kw++) {
+    idx ox = output_of(ix + g->pw - kw * g->dw, g->sw, g->ow);
+    if (ox < 0) continue;
+    for (idx r = 0; r < rows->count; r++)
+      accumulate = push_tap(&taps, rows->dy[r] + ox * g->c, rows->weight[r] + kw * g->c, g->c, out,
+                            accumulate);
   }
   sum_taps(&taps, g->c, out, accumulate);
 }
@@ -206,8 +225,16 @@ static void strided_dx_lines(const pk_conv *g, const float *dy, const float *w, 
                              idx line0, idx line1) {
   for (idx line = line0; line < line1; line++) {
     const float *image = dy + line / g->h * g->oh * g->ow * g->c;
+    dx_rows rows;
+    rows.count = 0;
+    for (idx kh = 0; kh < g->kh; kh++) {
+      idx oy = output_of(line % g->h + g->ph - kh * g->dh, g->sh, g->oh);
+      if (oy < 0) continue;
+      rows.dy[rows.count] = image + oy * g->ow * g->c;
+      rows.weight[rows.count++] = w + kh * g->kw * g->c;
+    }
     for (idx ix = 0; ix < g->w; ix++)
-      strided_dx_pixel(g, image, w, line % g->h, ix, dx + (line * g->w + ix) * g->c);
+      strided_dx_pixel(g, &rows, ix, dx + (line * g->w + ix) * g->c);
   }
 }
 
