@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nets import NETS, Net, assert_same, count, image, mobilenet, resnet, shufflenet, unet
 
-from pockengine.ir.graph import Graph, Input, leaf
+from pockengine.ir.graph import Const, Graph, Input, leaf
 from pockengine.ir.op import Value
 from pockengine.ir.types import TensorType
 from pockengine.ir.verify import verify
@@ -12,6 +12,7 @@ from pockengine.ops.build import add, greater, mul, relu, reshape, slice_axis, s
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.reduce import ArgMax, Max
 from pockengine.ops.shape import Flip, Pad, Transpose
+from pockengine.passes.fold import constant_name, fold
 from pockengine.passes.layout import channels_last
 from pockengine.passes.mode import inference_mode, training_mode
 from pockengine.passes.simplify import simplify
@@ -113,3 +114,12 @@ def test_the_heads_of_an_attention_are_left_alone():
     x = leaf(Input, "x", TensorType("f32", (2, 4, 7, 8)))
     y = reshape(Transpose((0, 2, 1, 3))(x), (2, 7, 32))
     assert len(transposes(channels_last(Graph((x,), {"y": y}))[0])) == 1
+
+
+def test_a_constant_is_named_by_what_it_holds():
+    graph = fold(simplify(inference_mode(resnet())), set())
+    after, layouts = channels_last(graph)
+    verify(after)
+    consts = after.leaves(Const)
+    assert consts and not set(layouts) & set(consts)
+    assert all(name == constant_name(after.data[name]) for name in consts)

@@ -1,4 +1,4 @@
-"""All passes one after the other, as the compiler runs them: a training step stays the step it was."""
+"""All passes one after the other, as the compiler runs them: a step stays the step it was."""
 
 from functools import partial
 

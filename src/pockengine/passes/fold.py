@@ -19,7 +19,7 @@ import numpy as np
 from pockengine.ir.graph import Const, Graph, Input, Leaf, leaf, topological
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import rebuild, substitute
-from pockengine.ir.types import NUMPY
+from pockengine.ir.types import NUMPY, type_of
 from pockengine.ops.build import add, mul, neg, reshape, sub
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.elementwise import Add, Mul, Sub
@@ -188,14 +188,18 @@ def fold_constants(graph: Graph, changing: Set[str]) -> Graph:
     data, consts = dict(graph.data), graph.leaves(Const)
     replacements: dict[Value, Value] = {}
     for value, array in zip(chosen, _evaluate(chosen, graph), strict=True):
-        name = (
-            "const." + hashlib.sha256(array.tobytes() + str(value.type).encode()).hexdigest()[:16]
-        )
+        name = constant_name(array)
         data[name] = array
         replacements[value] = consts.setdefault(name, leaf(Const, name, array))
     folded = substitute(graph, replacements)
     used = folded.leaves(Leaf)
     return replace(folded, data={k: v for k, v in data.items() if k in used})
+
+
+def constant_name(array: Array) -> str:
+    """The name of a Const: a hash of its contents and type."""
+    content = array.tobytes() + str(type_of(array)).encode()
+    return "const." + hashlib.sha256(content).hexdigest()[:16]
 
 
 def _families(results: list[Value]) -> list[_Family]:

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from pockengine.ir.graph import Const, Graph, Param
+from pockengine.ir.graph import Const, Graph, Param, leaf
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import Rule, rewrite, substitute, transform
 from pockengine.ir.types import Shape
@@ -25,6 +25,7 @@ from pockengine.ops.reduce import ArgMax, CumSum, Max, Mean, Min, Prod, Sum
 from pockengine.ops.resize import Resize
 from pockengine.ops.shape import Concat, Flip, Pad, Reshape, Slice, Transpose
 from pockengine.ops.softmax import LogSoftmax, Softmax
+from pockengine.passes.fold import constant_name
 from pockengine.passes.simplify import (
     reshape_twice,
     same_shape,
@@ -38,7 +39,7 @@ SPATIAL = (AvgPool, MaxPool, AdaptiveAvgPool, AdaptiveMaxPool, Resize)
 
 
 def channels_last(graph: Graph) -> tuple[Graph, Layouts]:
-    """The channels-last graph, and for each weight whose axes moved: new = old.transpose(perm)."""
+    """The channels-last graph, and for each Param whose axes moved: new = old.transpose(perm)."""
     graph, layouts = _permute_weights(graph)
     return rewrite(transform(graph, _convert), RULES), layouts
 
@@ -68,12 +69,13 @@ def _permute_weights(graph: Graph) -> tuple[Graph, Layouts]:
             continue
         w = value.inputs[1]
         if isinstance(w.op, (Param, Const)) and w not in leaves:
-            perm, name = weight_order(w.type.rank), w.op.name
-            shape = tuple(w.shape[p] for p in perm)
-            moved = replace(w.op, type=w.type.with_shape(*shape))(source=w.source)
-            leaves[w] = Transpose(inverse(perm))(moved)
-            layouts[name] = perm
-            data[name] = np.ascontiguousarray(graph.data[name].transpose(perm))
+            perm = weight_order(w.type.rank)
+            array = np.ascontiguousarray(graph.data[w.op.name].transpose(perm))
+            name = constant_name(array) if isinstance(w.op, Const) else w.op.name
+            leaves[w] = Transpose(inverse(perm))(leaf(type(w.op), name, array))
+            data[name] = array
+            if isinstance(w.op, Param):
+                layouts[name] = perm
     return substitute(graph.with_data(**data), leaves), layouts
 
 
