@@ -131,13 +131,16 @@ def broadcast_operand(value: Value) -> Value | None:
 
 
 def transpose_in_product(value: Value) -> Value | None:
-    """Transpose of the last two axes, then MatMul -> MatMul that reads it transposed"""
+    """Transpose of the last two axes, then MatMul -> MatMul that reads it transposed
+
+    Never both operands: back ends have no kernel for that, and write a Transpose instead.
+    """
     if not isinstance(value.op, MatMul):
         return None
     flags, operands = [value.op.transpose_a, value.op.transpose_b], list(value.inputs)
     for i, operand in enumerate(operands):
-        rank = operand.type.rank
-        if isinstance(operand.op, Transpose) and operand.op.perm == swapped(rank):
+        turned = isinstance(operand.op, Transpose) and operand.op.perm == swapped(operand.type.rank)
+        if turned and (flags[i] or not flags[1 - i]):
             flags[i], operands[i] = not flags[i], operand.inputs[0]
     if operands == list(value.inputs):
         return None

@@ -73,7 +73,8 @@ def emit(plan: Plan, target: Target) -> str:
 
 
 def _refuse_unsupported(plan: Plan) -> None:
-    values = {v for entry in plan.entries.values() for s in entry.schedule.steps for v in s.values}
+    steps = (s for entry in plan.entries.values() for s in entry.schedule.steps)
+    values = {v for step in steps for v in (*step.values, *step.reads)}
     bad = sorted({f"{v.op} of {v.type}" for v in values if v.dtype not in CTYPE})
     if bad:
         raise UnsupportedError(

@@ -15,12 +15,13 @@ COLUMNS = 16  # columns an item, where columns are split over threads: whole vec
 def runs(shape: Shape, axes: Shape) -> tuple[int, int, int] | None:
     """(outer, reduced, inner) sizes, if the axes lie side by side; axes of size 1 do not matter.
 
-    >>> runs((2, 3, 4), (1,)), runs((2, 3, 4), (0, 2))
-    ((2, 3, 4), None)
+    >>> runs((2, 3, 4), (1,)), runs((2, 3, 4), (0, 2)), runs((1, 3, 4), (0,))
+    ((2, 3, 4), None, (1, 1, 12))
     """
     held = [a for a, size in enumerate(shape) if size > 1 and a in axes]
     if not held:
-        return prod(shape), 1, 1
+        first = min(axes, default=len(shape))
+        return prod(shape[:first]), 1, prod(shape[first:])
     first, last = held[0], held[-1]
     if any(shape[a] > 1 and a not in axes for a in range(first, last)):
         return None
@@ -74,10 +75,26 @@ def _plain_reduce(value: Value, x: str, kind: str, outer: int, size: int, inner:
 
 def argmax(value: Value, x: list[str], target: Target) -> Call:
     op: Any = value.op
-    outer, size, inner = _runs(value, value.inputs[0], (op.axis,))
+    source = value.inputs[0]
+    outer, size, inner = _runs(value, source, (op.axis,))
+    if source.dtype != "f32":
+        return _plain_argmax(x[0], outer, size, inner)
     items, span, rows = _split(outer, inner)
     body = f"pk_argmax({x[0]}, {size}, {inner}, out, {span});"
     return Call(items, (body,), rows=rows)
+
+
+def _plain_argmax(x: str, outer: int, size: int, inner: int) -> Call:
+    """For integers: the first of the largest."""
+    body = (
+        f"for (idx o = b0; o < b1; o++) for (idx i = 0; i < {inner}; i++) {{",
+        f"const typeof(*{x}) *const from = {x} + o * {size * inner} + i;",
+        "int64_t at = 0;",
+        f"for (idx k = 1; k < {size}; k++) at = from[k * {inner}] > from[at * {inner}] ? k : at;",
+        f"out[o * {inner} + i] = at;",
+        "}",
+    )
+    return Call(outer, body)
 
 
 def softmax(value: Value, x: list[str], target: Target) -> Call:
