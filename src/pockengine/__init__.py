@@ -2,9 +2,9 @@
 
     foreign model -> Graph -> training Graph -> Plan -> native code -> Session
 
-A model is imported, an update scheme says what to train, and `compile` derives the whole training step,
-plans every byte of it and makes native code, which a session runs. Names are loaded when they are first
-used, so that a device that only runs programs needs NumPy and nothing else.
+A model is imported, an update scheme says what to train, and `compile` derives the whole training
+step, plans every byte of it and makes native code, which a session runs. Names are loaded when they
+are first used, so that a device that only runs programs needs NumPy and nothing else.
 """
 
 from importlib import import_module
@@ -46,7 +46,7 @@ _HOMES = {
     "target": ("Target",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:

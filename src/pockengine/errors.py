@@ -2,7 +2,7 @@
 
 
 class PockError(Exception):
-    """Something a user can act on; the message says what was expected, what came, and what to do."""
+    """Something a user can act on; the message says what was expected, what came, what to do."""
 
 
 class GraphError(PockError):
@@ -10,7 +10,7 @@ class GraphError(PockError):
 
 
 class UnsupportedError(PockError):
-    """A model uses operators that pockengine does not have. All of them are listed, with their places."""
+    """A model uses operators that pockengine does not have; all are listed, with their places."""
 
 
 class ImportModelError(PockError):
@@ -34,7 +34,7 @@ class CompileFailedError(PockError):
 
 
 class ArtifactError(PockError):
-    """A .pock file is truncated, altered, or of a version or target that this program cannot run."""
+    """A .pock file is truncated, altered, or of a version or target that cannot be run here."""
 
 
 class InputError(PockError):

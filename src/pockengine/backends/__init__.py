@@ -1,1 +1,1 @@
-"""From a planned job to a program that runs: one folder a back end, all with the same file names."""
+"""From a planned job to a program that runs: one folder a back end."""

@@ -8,7 +8,7 @@ from pockengine.runtime.program import Executable
 
 @dataclass(frozen=True)
 class Code:
-    """`start(threads)` gives something to run; `source` and `library` are what a .pock file keeps."""
+    """`start(threads)` gives something to run; a .pock file keeps `source` and `library`."""
 
     start: Callable[[int], Executable]
     source: str = ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 
 from pockengine.errors import ImportModelError
@@ -75,11 +76,12 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     if not model.functions:
         return model
     try:
-        return onnx.inliner.inline_local_functions(model)
+        inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
     except (RuntimeError, ValueError) as error:
         raise ImportModelError(
             f"the local functions of the ONNX file cannot be inlined: {first_line(error)}"
         ) from error
+    return inlined
 
 
 def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> Array:
@@ -135,7 +137,7 @@ def _read_bytes(source: str | Path | bytes) -> tuple[bytes, Path | None, str]:
 
 def _parse(data: bytes, name: str) -> onnx.ModelProto:
     try:
-        model = onnx.ModelProto.FromString(data)
+        model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except DecodeError as error:
         raise ImportModelError(
             f"{name} is not an ONNX model, or it is truncated or altered ({len(data)} bytes); "

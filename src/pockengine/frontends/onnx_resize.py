@@ -18,8 +18,13 @@ from pockengine.ops.matmul import MatMul
 from pockengine.ops.resize import Resize
 from pockengine.ops.shape import Take
 
-IR_MODES = (("nearest", "asymmetric"), ("nearest", "half_pixel"), ("bilinear", "half_pixel"))
-IR_MODES += (("bilinear", "align_corners"), ("bilinear", "asymmetric"))
+IR_MODES = (
+    ("nearest", "asymmetric"),
+    ("nearest", "half_pixel"),
+    ("bilinear", "half_pixel"),
+    ("bilinear", "align_corners"),
+    ("bilinear", "asymmetric"),
+)
 
 
 @dataclass(frozen=True)

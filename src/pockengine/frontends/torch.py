@@ -113,7 +113,8 @@ def _exported(source: _Source, batch: int | None) -> ExportedProgram:
         try:
             program = torch.export.export(source.module, args, kwargs, strict=False)
             _detach_regions(program)
-            return program.run_decompositions(_decompositions())
+            decomposed: ExportedProgram = program.run_decompositions(_decompositions())
+            return decomposed
         except Exception as error:  # torch.export raises every kind
             words = str(error).strip().splitlines() or [type(error).__name__]
             raise ImportModelError(
@@ -143,7 +144,7 @@ def _detach_regions(program: ExportedProgram) -> None:
 
 def _decompositions() -> Any:
     """PyTorch's table to core ATen, less the operators that need no decomposing here."""
-    table = torch.export.default_decompositions()
+    table: Any = torch.export.default_decompositions()
     for op in list(table):
         if handler(str(op)):
             table.pop(op)
@@ -173,7 +174,7 @@ def _source(model: Model, example_inputs: Examples) -> _Source:
         example_inputs = (example_inputs,)
     by_name = isinstance(example_inputs, Mapping)
     args = () if by_name else tuple(example_inputs)
-    kwargs = dict(example_inputs) if by_name else {}  # type: ignore[arg-type]
+    kwargs = dict(example_inputs) if by_name else {}
     data, aliases = _state(module)
     return _Source(module, args, kwargs, data, aliases)
 

@@ -1,6 +1,7 @@
 """Elementwise PyTorch operators."""
 
 import math
+from collections.abc import Callable
 
 from pockengine.frontends.torch_context import (
     Context,
@@ -125,7 +126,7 @@ def _pow(ctx: Context, a: Scalar, b: Scalar) -> Value:
     return ew.Pow()(x, operand(b, x.dtype))
 
 
-_POWERS = {
+_POWERS: dict[float, Callable[[Value], Value]] = {
     0.5: lambda x: ew.Sqrt()(x),
     1: lambda x: x,
     2: lambda x: mul(x, x),

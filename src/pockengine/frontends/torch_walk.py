@@ -104,8 +104,11 @@ class Walk:
         return self.leaves[name]
 
     def _hidden_tensor(self, name: str) -> torch.Tensor:
-        tensor = self.program.constants.get(name)
-        return self.program.state_dict[name] if tensor is None else tensor
+        tensor: torch.Tensor | None = self.program.constants.get(name)
+        if tensor is not None:
+            return tensor
+        held: torch.Tensor = self.program.state_dict[name]
+        return held
 
     def _kind(self, spec: InputSpec, name: str) -> type[Leaf]:
         if spec.kind == InputKind.PARAMETER:

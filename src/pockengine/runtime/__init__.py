@@ -1,1 +1,1 @@
-"""What a device needs: load a program, step, evaluate, predict, read weights back. NumPy is enough."""
+"""What a device needs: load a program, step, evaluate, predict, read weights. NumPy is enough."""

@@ -23,7 +23,9 @@ class NativeExecutable:
         self._library = _load(library)
         self._functions = {name: self._function(name) for name in entries}
         if self._call_size("pock_arena_bytes") != arena_bytes:
-            raise ArtifactError("the native code was compiled for another memory plan; compile again")
+            raise ArtifactError(
+                "the native code was compiled for another memory plan; compile again"
+            )
         size = self._call_size("pock_pool_bytes")
         self._memory = ctypes.create_string_buffer(size + _POOL_ALIGNMENT)
         start = ctypes.addressof(self._memory)
@@ -51,7 +53,7 @@ class NativeExecutable:
 
     def _function(self, name: str) -> "ctypes._NamedFuncPointer":
         try:
-            function = getattr(self._library, f"pock_{name}")
+            function: ctypes._NamedFuncPointer = getattr(self._library, f"pock_{name}")
         except AttributeError as error:
             raise ArtifactError(f"the native code has no entry point {name!r}") from error
         function.restype = ctypes.c_int

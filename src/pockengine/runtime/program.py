@@ -50,9 +50,9 @@ class Tensor:
 class Leaf(Tensor):
     """A tensor that lives as long as the program: "frozen", "trained" or "state".
 
-    `perm` is the permutation from the source's layout to the stored one. `channels` is what is trained
-    of it, (axis in the source's layout, indices), or None for all. `public` says that the source model
-    knows it by this name.
+    `perm` is the permutation from the source's layout to the stored one. `channels` is what is
+    trained of it, (axis in the source's layout, indices), or None for all. `public` says that the
+    source model knows it by this name.
     """
 
     kind: str
@@ -95,7 +95,7 @@ class Signature:
     accumulate: int = 1
     classes: int | None = None  # labels must lie in 0..classes - 1
     ignore_index: int | None = None
-    aliases: Mapping[str, str] = field(default_factory=dict)  # second name of a tied tensor -> first
+    aliases: Mapping[str, str] = field(default_factory=dict)  # a tied tensor's other name -> first
     memory: Mapping[str, int] = field(default_factory=dict)  # bytes by category
     scheme: str = ""  # JSON
 
@@ -114,8 +114,8 @@ class Executable(Protocol):
 class Program:
     """A compiled training program, ready for `Session(program)`.
 
-    `fill(name, out)` writes the first content of a leaf; `original(name)` gives a tensor of the source
-    model that the program itself does not hold (one folded into others).
+    `fill(name, out)` writes the first content of a leaf; `original(name)` gives a tensor of the
+    source model that the program itself does not hold (one folded into others).
     """
 
     signature: Signature

@@ -1,7 +1,8 @@
 """Runs a program: one arena, one call of native code a step.
 
-A batch smaller than the program's is padded, and the padding has weight 0 in the loss: the step is that
-of the samples given. All arrays are checked before anything runs; a refused call changes nothing.
+A batch smaller than the program's is padded, and the padding has weight 0 in the loss: the step is
+that of the samples given. All arrays are checked before anything runs; a refused call changes
+nothing.
 """
 
 import mmap
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pockengine.errors import InputError, NonFiniteLossError, PockError
+from pockengine.runtime.artifact import load_program
 from pockengine.runtime.program import DTYPES, Array, Leaf, Program, Tensor
 
 STATUS = {
@@ -39,9 +41,7 @@ class Session:
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int | None = None) -> "Session":
-        """A session of a `.pock` file. Raises ArtifactError, in words, for a file that is damaged."""
-        from pockengine.runtime.artifact import load_program
-
+        """A session of a `.pock` file. Raises ArtifactError for a file that is damaged."""
         return cls(load_program(Path(path)), threads=threads)
 
     def __enter__(self) -> "Session":
@@ -64,9 +64,9 @@ class Session:
     def step(self, x: Batch, y: Array | None = None, lr: float = 1e-3, weight: Any = None) -> float:
         """One training step on up to a batch of samples; returns their mean loss before the step.
 
-        `y` are the labels or targets, `weight` optional weights of the samples. With accumulation, all
-        but each k-th call only add up gradients. Raises InputError for arrays that do not fit, and
-        NonFiniteLossError when the loss is NaN or infinite; the weights are then as before the call.
+        `y` are the labels or targets, `weight` optional weights of the samples. With accumulation,
+        all but each k-th call only add up gradients. Raises InputError for arrays that do not fit,
+        and NonFiniteLossError when the loss is NaN or infinite; the weights are then as before.
         """
         self._micro += 1
         last = self._micro % self.signature.accumulate == 0
@@ -121,7 +121,8 @@ class Session:
         Raises InputError for names, shapes or values that do not fit, before anything is changed.
         """
         leaves = {n: leaf for n, leaf in self.signature.leaves.items() if leaf.public}
-        unknown = set(state) - set(leaves) - set(self.program.originals) - set(self.signature.aliases)
+        known = {*leaves, *self.program.originals, *self.signature.aliases}
+        unknown = set(state) - known
         if unknown:
             raise InputError(f"the program has no tensor {min(unknown)!r}")
         arrays = {n: np.asarray(state[n]) for n in leaves if n in state}
@@ -174,10 +175,8 @@ class Session:
             target = None if y is None else np.asarray(y)[cut]
             yield part, target, None if weight is None else np.asarray(weight)[cut]
 
-    def _give(
-        self, entry: str, x: Batch, y: Any, weight: Any, more: Mapping[str, Any]
-    ) -> int:
-        """Checks all arrays, then writes them, padded, to their places; returns the sample count."""
+    def _give(self, entry: str, x: Batch, y: Any, weight: Any, more: Mapping[str, Any]) -> int:
+        """Checks all arrays, then writes them, padded, to their places; gives the sample count."""
         arrays: dict[str, Array] = {**self._named(entry, x)}
         names = {t.name for t in self.program.entry(entry).inputs}
         if "target" in names:
@@ -224,11 +223,11 @@ class Session:
                 f"{tensor.name!r} expects {list(tensor.shape)} or fewer samples, "
                 f"got shape {list(array.shape)}"
             )
-        return array.shape[0] // each
+        return int(array.shape[0] // each)
 
     @staticmethod
     def _checked(tensor: Tensor, array: Array) -> Array:
-        """The array in the tensor's dtype. Raises InputError where that would change its meaning."""
+        """The array in the tensor's dtype. Raises InputError where that would alter its meaning."""
         want = DTYPES[tensor.dtype]
         if not np.can_cast(array.dtype, want, "same_kind") and not (
             array.dtype.kind in "iu" and want.kind in "iu"

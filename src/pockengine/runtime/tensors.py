@@ -124,7 +124,7 @@ def read_into(file: BinaryIO, tensor: Stored, out: Array) -> None:
         )
     if not out.size:
         return
-    view = memoryview(out).cast("B")
+    view = out.data.cast("B")
     file.seek(tensor.start)
     while len(view):
         count = file.readinto(view)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""The NumPy back end: runs a plan by each operator's reference, in the very bytes that were planned.
+"""The NumPy back end: runs a plan by each operator's reference, in the bytes that were planned.
 
-It is the oracle, of the operators and of the plan alike: a result that overwrites what is still needed
-shows up as a wrong number.
+It is the oracle, of the operators and of the plan alike: a result that overwrites what is still
+needed shows up as a wrong number.
 """
 
 from collections.abc import Mapping
