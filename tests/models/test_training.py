@@ -7,7 +7,7 @@ from zoo import ZOO
 
 import pockengine as pe
 
-LR = 0.02
+LR = 0.01
 FAST = [name for name, entry in ZOO.items() if not entry.slow]
 SLOW = [name for name, entry in ZOO.items() if entry.slow]
 
@@ -17,7 +17,7 @@ def check(name: str, scheme_name: str, backend: str) -> None:
     graph = pe.import_torch(entry.model(), entry.batch(2, 0)[0])
     scheme = SCHEMES[scheme_name](graph)
     selection = scheme.resolve(graph)
-    got = compiled_run(entry, graph, scheme, pe.Target.named(backend), LR)
+    got = compiled_run(entry, graph, scheme, pe.Target.host(backend=backend, threads=1), LR)
     wanted = torch_run(entry, selection, LR)
     np.testing.assert_allclose(got.losses, wanted.losses, rtol=1e-4)
     assert worst_change(graph.data, got, wanted, set(selection)) < 1e-3
@@ -29,14 +29,14 @@ def check(name: str, scheme_name: str, backend: str) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", FAST)
 def test_ten_steps(name: str, scheme: str) -> None:
-    check(name, scheme, "host")
+    check(name, scheme, "c")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", SLOW)
 def test_ten_steps_of_other_models(name: str, scheme: str) -> None:
-    check(name, scheme, "host")
+    check(name, scheme, "c")
 
 
 @pytest.mark.slow

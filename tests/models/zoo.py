@@ -66,6 +66,7 @@ def tokens(
 
 def conv_bn(i: int, o: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(i, o, kernel, stride, kernel // 2, groups=groups, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(conv, nn.BatchNorm2d(o))
 
 
@@ -86,6 +87,9 @@ class Bottleneck(nn.Module):
         self.reduce = conv_bn(i, o // 4, 1)
         self.spatial = conv_bn(o // 4, o // 4, 3, stride)
         self.expand = conv_bn(o // 4, o, 1)
+        nn.init.constant_(
+            self.expand[1].weight, 0.2
+        )  # as trained: else every rounding is magnified
         self.shortcut = conv_bn(i, o, 1, stride) if stride > 1 or i != o else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -426,7 +430,7 @@ ZOO: dict[str, Entry] = {
     "cnn1d": Entry(Cnn1d, lambda batch: (torch.randn(batch, 6, 64),)),
     "mobilenetv2": Entry(MobileNetV2, images(32)),
     "resnet18": Entry(lambda: ResNet(BasicBlock, [8, 12, 16, 24], [2, 2, 2, 2]), images(48)),
-    "resnet50": Entry(lambda: ResNet(Bottleneck, [16, 24, 32, 48], [3, 4, 6, 3]), images(48)),
+    "resnet50": Entry(lambda: ResNet(Bottleneck, [32, 48, 64, 96], [2, 2, 2, 2]), images(64)),
     "squeezenet": Entry(SqueezeNet, images(40)),
     "shufflenet": Entry(ShuffleNet, images(48)),
     "densenet": Entry(DenseNet, images(16)),
