@@ -2,9 +2,9 @@
 
     python benchmarks/step_time.py [--scheme full sparse] [--train-mode] [--json]
 
-SGD with momentum. PyTorch trains the same tensors, in both of its memory formats. The contenders take
-turns, so that a busy machine slows all of them; each turn begins with a step that is not counted. The
-figures are medians; `ratio` is that of the faster PyTorch layout to ours, over 1 when we are faster.
+SGD with momentum. PyTorch trains the same tensors, in both of its memory formats. The contenders
+take turns, so that a busy machine slows all of them; each turn begins with a step that is not
+counted. The figures are medians in milliseconds; `ratio` is the faster PyTorch layout over ours.
 """
 
 import argparse
@@ -16,20 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 
 import torch
-from models import CLASSES, arrays, mobilenet_v2
+from networks import CLASSES, MODELS, arrays, mobilenet_v2
 from torch.nn import functional as F
 
 import pockengine as pe
-from pockengine.ir.graph import Graph
 
 MOMENTUM, LR = 0.9, 1e-3
 Step = Callable[[], float]
-
-
-def scheme(graph: Graph, name: str) -> pe.UpdateScheme:
-    if name == "full":
-        return pe.UpdateScheme.full(graph)
-    return pe.UpdateScheme.preset(graph, "inverted_bottleneck")
 
 
 def our_step(options: argparse.Namespace, name: str, x: torch.Tensor, y: torch.Tensor) -> Step:
@@ -38,7 +31,7 @@ def our_step(options: argparse.Namespace, name: str, x: torch.Tensor, y: torch.T
     program = pe.compile(
         graph,
         optimizer=pe.SGD(momentum=MOMENTUM),
-        scheme=scheme(graph, name),
+        scheme=MODELS["mobilenetv2"].scheme(graph, name),
         batch=options.batch,
         target=pe.Target.host(threads=options.threads),
     )
@@ -55,7 +48,8 @@ def torch_step(
     layout: torch.memory_format,
 ) -> Step:
     model = make_model(options)
-    trained = scheme(pe.import_torch(model, {"pixel_values": x}), name).shares
+    graph = pe.import_torch(model, {"pixel_values": x})
+    trained = MODELS["mobilenetv2"].scheme(graph, name).shares
     model = model.to(memory_format=layout)
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter_name in trained)

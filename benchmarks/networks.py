@@ -6,6 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    MobileNetV2Config,
+    MobileNetV2ForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Array
@@ -49,9 +57,7 @@ def _tokens(batch: int) -> dict[str, torch.Tensor]:
 
 
 def mobilenet_v2(*, tf_padding: bool = True) -> nn.Module:
-    """MobileNetV2 of width 1. With `tf_padding`, as in TensorFlow, padding is an operator of its own."""
-    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
-
+    """MobileNetV2 of width 1. `tf_padding` is TensorFlow's: an operator before the convolution."""
     config = MobileNetV2Config(
         num_labels=CLASSES, tf_padding=tf_padding, classifier_dropout_prob=0.0
     )
@@ -59,15 +65,11 @@ def mobilenet_v2(*, tf_padding: bool = True) -> nn.Module:
 
 
 def resnet50() -> nn.Module:
-    from transformers import ResNetConfig, ResNetForImageClassification
-
     return ResNetForImageClassification(ResNetConfig(num_labels=CLASSES))
 
 
 def minilm() -> nn.Module:
     """BERT of the size of MiniLM-L6, without dropout."""
-    from transformers import BertConfig, BertForSequenceClassification
-
     config = BertConfig(
         hidden_size=384,
         num_hidden_layers=6,
