@@ -7,7 +7,6 @@ Every stage is a pure function; each graph is verified, and an observer can prin
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import gcd
 
 from pockengine.autodiff.objective import CrossEntropy, Loss, OwnOutput, as_loss
 from pockengine.autodiff.training import (
@@ -131,7 +130,7 @@ def schedule(graph: Graph, target: Target) -> Schedule:
     """The steps of one entry point, in an order with a small peak."""
     if target.backend == "numpy":
         return reorder(fuse(graph))
-    ready = prune(simplify(c.canonical(graph)))
+    ready = prune(c.canonical(graph))
     return reorder(c.with_workspace(fuse(ready, c.row_length), target))
 
 
@@ -170,11 +169,11 @@ def _forward(
         return verify(made)
 
     graph = seen("mode", simplify(graph))
-    graph = seen("fold", fold(graph, changing))  # before layout: it knows channels-first only
+    graph = seen("fold", prune(fold(graph, changing)))  # before layout: it knows channels-first only
     if target.backend == "c":
         graph, layouts = channels_last(graph)
-        graph = seen("layout", simplify(graph))
-        graph = seen("lower", simplify(lower(graph)))  # before autodiff: gradients come out lowered
+        graph = seen("layout", prune(simplify(graph)))
+        graph = seen("lower", prune(simplify(lower(graph))))  # before autodiff: gradients come out lowered
     return seen("forward", _cleaned(graph, changing)), layouts
 
 
@@ -198,17 +197,15 @@ def _cleaned(graph: Graph, changing: set[str]) -> Graph:
 def _weighed(graph: Graph, batch: int) -> Graph:
     """Batch statistics leave out the rows that only fill up a batch."""
     weight = leaf(Input, "sample_weight", TensorType("f32", (batch,)))
-    weighed = weigh_batch(graph, weight, batch)
-    return weighed
+    return weigh_batch(graph, weight, batch)
 
 
 def _at_batch(graph: Graph, batch: int) -> Graph:
     """The graph for one batch size. Raises InputError for a model that fixes another."""
-    sizes = {d for v in graph.inputs for d in v.shape[:1]}
     if any(d % BATCH == 0 for v in graph.inputs for d in v.shape):
         return with_batch(graph, batch)
-    fixed = gcd(*sizes) if sizes else batch
-    if fixed % batch:
+    fixed = next((v.shape[0] for v in graph.inputs if v.shape), batch)
+    if fixed != batch:
         raise InputError(
             f"the model was exported for a batch of {fixed}, not {batch}; compile for batch={fixed}, "
             "or export it with a dynamic first dimension"

@@ -85,7 +85,7 @@ class _Masks:
         near = [u for u in self.users[x] if isinstance(u.op, CLAMPS)]
         near += x.inputs if isinstance(x.op, CLAMPS) else ()
         for other in near:
-            clamp = other if other.inputs[0] is x else x
+            clamp = other if x in other.inputs else x
             if other in self.forward and self.is_kept(other) and _agrees(mask.op, clamp.op, number):
                 return other
         return x

@@ -10,7 +10,7 @@ inference  BatchNorm                 ->  (x - mean) * (gamma / sqrt(var + eps)) 
 from dataclasses import replace
 
 from pockengine.errors import GraphError
-from pockengine.ir.graph import Graph, Leaf
+from pockengine.ir.graph import Graph, Input, Leaf
 from pockengine.ir.op import Op, Value
 from pockengine.ir.rewrite import transform
 from pockengine.ops.build import (
@@ -67,11 +67,21 @@ def weigh_batch(graph: Graph, weight: Value, batch: int) -> Graph:
 
     So a padded sample of weight 0 changes nothing. The caller lists `weight` among the inputs.
     Where samples have been cut into rows (axis 0 is k * batch, sample by sample), each row has its
-    sample's weight. Raises GraphError when axis 0 is no multiple of the batch.
+    sample's weight. What does not depend on the inputs, such as a normalised weight, has no samples.
+    Raises GraphError when axis 0 is no multiple of the batch.
     """
+    sampled: set[Value] = set()
 
     def weigh(value: Value) -> Value:
+        value = weighed(value)
+        if isinstance(value.op, Input) or any(v in sampled for v in value.inputs):
+            sampled.add(value)
+        return value
+
+    def weighed(value: Value) -> Value:
         if not (isinstance(value.op, WEIGHED) and 0 in value.op.axes and len(value.inputs) == 1):
+            return value
+        if value.inputs[0] not in sampled:
             return value
         (x,) = value.inputs
         if x.shape[0] % batch:

@@ -28,6 +28,7 @@ from pockengine.ops.norm import (
 )
 from pockengine.ops.reduce import Max, Mean, Min, Prod, Sum
 from pockengine.ops.softmax import LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad
+from pockengine.passes.simplify import transpose_in_order, transpose_twice
 
 AXIS = (Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad)
 REDUCTIONS = (Sum, Mean, Max, Min, Prod)
@@ -138,4 +139,13 @@ def batch_statistic(value: Value) -> Value | None:
     return replace(op, axes=axes)(_moved(x, (*op.axes, *rest)), *value.inputs[1:])
 
 
-RULES = (softmax_axis, cross_entropy_axis, reduce_apart, matmul_both, norm_axes, batch_statistic)
+RULES = (
+    transpose_twice,
+    transpose_in_order,
+    softmax_axis,
+    cross_entropy_axis,
+    reduce_apart,
+    matmul_both,
+    norm_axes,
+    batch_statistic,
+)
