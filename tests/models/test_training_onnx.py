@@ -20,8 +20,9 @@ from pockengine.frontends.onnx_export import write_back
 from pockengine.ir.types import BATCH
 
 LR = 0.02
+FAST = [("mlp", "full"), ("mobilenetv2", "sparse"), ("bert", "full")]
 FROZEN_STATISTICS = ["mlp", "mobilenetv2", "resnet18", "squeezenet", "mlp_mixer", "vit", "bert"]
-BATCH_STATISTICS = ["cnn1d", "unet"]
+SLOW = [(n, s) for n in FROZEN_STATISTICS for s in SCHEMES if (n, s) not in FAST]
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,24 @@ def check(entry: Entry, model: onnx.ModelProto, scheme_name: str, folder: Path) 
     assert all(np.array_equal(again.data[n], got.state[n]) for n in graph.params)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", FROZEN_STATISTICS)
-def test_ten_steps(name: str, scheme: str, tmp_path: Path) -> None:
+def check_evaluated(name: str, scheme: str, folder: Path) -> None:
     entry = evaluated(name)
-    check(entry, exported(entry), scheme, tmp_path)
+    check(entry, exported(entry), scheme, folder)
 
 
-@pytest.mark.parametrize("name", BATCH_STATISTICS)
+@pytest.mark.parametrize(("name", "scheme"), FAST)
+def test_ten_steps(name: str, scheme: str, tmp_path: Path) -> None:
+    check_evaluated(name, scheme, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scheme"), SLOW)
+def test_ten_steps_of_other_models(name: str, scheme: str, tmp_path: Path) -> None:
+    check_evaluated(name, scheme, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn1d", "unet"])
 def test_ten_steps_with_the_statistics_of_the_batch(name: str, tmp_path: Path) -> None:
     entry = ZOO[name]
     check(entry, exported_for_training(entry), "full", tmp_path)
