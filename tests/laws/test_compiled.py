@@ -6,12 +6,14 @@ from importlib import import_module
 import pytest
 from compiled import Case, cases_of, check_cases, refusal
 from machines import Machine, machine
+from random_graphs import random_case
 
 from pockengine.ir.graph import Leaf
 from pockengine.ir.op import Op
 from pockengine.ops import OPS
 
 pytestmark = pytest.mark.timeout(900)
+UNITS, GRAPHS = 4, 30  # of random graphs
 
 # What the C back end refuses, and rightly: other precisions, volumes, and gradients that autodiff
 # does not make, because the layout is chosen before it.
@@ -63,3 +65,11 @@ def _refused(case: Case, on: Machine) -> bool:
     text = refusal(case, on.target)
     assert not text or text.startswith(REFUSED), f"{case.name}: {text}"
     return bool(text)
+
+
+@pytest.mark.parametrize("unit", range(UNITS))
+def test_random_graphs(unit: int, on: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fusion puts together, in blocks so small that every thread has several."""
+    monkeypatch.setattr(import_module("pockengine.backends.c.call"), "BLOCK", 64)
+    monkeypatch.setattr(import_module("pockengine.backends.c.loops"), "CHUNK", 64)
+    check_cases([random_case(unit * GRAPHS + i) for i in range(GRAPHS)], on)

@@ -20,6 +20,7 @@ from pockengine.ir.op import Value, moves_data
 from pockengine.ir.schedule import Schedule, Step, storage
 from pockengine.ir.types import NUMPY, Shape
 from pockengine.ops.bits import PackBits, UnpackBits
+from pockengine.ops.constant import Full
 from pockengine.ops.index import Put, Take
 
 RowLength = Callable[[Value], int | None]
@@ -55,7 +56,9 @@ def is_view(value: Value) -> bool:
 
 
 def splits(value: Value) -> frozenset[int]:
-    """The boundaries that `value` needs in the loop that computes it."""
+    """The boundaries that `value` needs in the loop that computes it; bits need none."""
+    if isinstance(value.op, (UnpackBits, Full)):
+        return frozenset()
     if is_view(value):
         return boundaries(value.shape)
     same = all(storage(v).type.size == value.type.size for v in value.inputs)
@@ -90,7 +93,7 @@ class _Grouping:
         if group is None or not self._joins(value, group):
             group = self._new_group(value)
         group.values.append(value)
-        group.cuts |= splits(value)
+        group.cuts |= self._cuts(value)
         self.group_of[value] = group
 
     def _virtual(self, value: Value) -> bool:
@@ -126,8 +129,17 @@ class _Grouping:
             for v in value.inputs
             if self.group_of.get(storage(v)) is group
         )
-        cuts = group.cuts | splits(value)
+        cuts = group.cuts | self._cuts(value)
         return aligned and _chain(cuts, group.space) and _packs([*group.values, value], cuts)
+
+    def _cuts(self, value: Value) -> frozenset[int]:
+        """The boundaries of a value and of the virtual operands that are computed with it.
+
+        An operand that is broadcast adds none: the value itself is cut wherever its shape turns over.
+        """
+        virtual = [v for v in value.inputs if v not in self.group_of and is_view(v)]
+        whole = [v for v in virtual if v.type.size == self._space(value)]
+        return splits(value).union(*map(splits, whole))
 
     @staticmethod
     def _space(value: Value) -> int:
@@ -136,7 +148,7 @@ class _Grouping:
     def _new_group(self, value: Value) -> _Group:
         loop = _is_loop(value)
         row = None if loop else self.row_length(value)
-        cuts = frozenset({row} - {1, value.type.size}) if row else frozenset()
+        cuts = frozenset({row} - {value.type.size}) if row else frozenset()
         group = _Group(len(self.groups), self._space(value), cuts, loop or row is not None)
         self.groups.append(group)
         return group
@@ -150,7 +162,7 @@ class _Grouping:
         if anchor and not landing:
             results, landing = (anchor, *results), anchor
         values = (*self._virtual_operands(group.values), *group.values)
-        return Step(values, results, inplace=_inplace(group, results, landing))
+        return Step(values, results, inplace=_inplace(group, values, results, landing))
 
     def _read_outside(self, value: Value, own: set[Value]) -> bool:
         pending = list(self.users[value])
@@ -199,7 +211,7 @@ def _packs(values: list[Value], cuts: frozenset[int]) -> bool:
 
 
 def _inplace(
-    group: _Group, results: tuple[Value, ...], landing: Value | None
+    group: _Group, values: tuple[Value, ...], results: tuple[Value, ...], landing: Value | None
 ) -> tuple[tuple[Value, Value], ...]:
     """Results that may take over an operand's bytes: read at the same index only, same item size."""
     if isinstance(group.values[0].op, Put):
@@ -207,7 +219,7 @@ def _inplace(
     if not group.open:
         return ()
     pairs = []
-    blocked = _read_elsewhere(group)
+    blocked = _read_elsewhere(values)
     for result in results:
         for value in group.values:
             for operand in map(storage, value.inputs):
@@ -218,11 +230,11 @@ def _inplace(
     return tuple(dict.fromkeys(p for p in pairs if p[0] is not landing))
 
 
-def _read_elsewhere(group: _Group) -> set[Value]:
-    """Operands that some value of the group does not read at its own index."""
+def _read_elsewhere(values: tuple[Value, ...]) -> set[Value]:
+    """Operands that some value of a step, virtual or not, does not read at its own index."""
     return {
         storage(operand)
-        for value in group.values
+        for value in values
         for operand in value.inputs
         if not value.op.elementwise or storage(operand).type.size != value.type.size
     }

@@ -90,13 +90,15 @@ class Loop:
         return is_view(value) and value not in self.step.results and value not in self.reshaped
 
     def _space(self) -> Space:
-        cuts = {c for v in self.values for c in splits(v) if self.total % c == 0}
+        whole = [v for v in self.values if v in self.own or v.type.size == self.total]
+        cuts = {c for v in whole for c in splits(v)}
         if self.row and self.row != self.total:
             cuts.add(self.row)
-        fixed = {c for v in self.values if is_view(v) for c in splits(v)}
+        fixed = {c for v in whole if is_view(v) for c in splits(v)}
         dims = _merged(_dims(self.total, cuts), fixed, self._walks)
         if self.row and len(dims) > 1:  # not flat: rows must then start where a dim turns over
             dims = _merged(_dims(self.total, cuts), {*fixed, self.row}, self._walks)
+            dims = (*dims, 1) if self.row == 1 else dims
         return Space(dims, self._inner_dims(dims))
 
     def _walks(self, dims: Shape) -> list[Strides]:
@@ -174,6 +176,8 @@ class Loop:
     def _expression(self, value: Value, loads: dict[str, str]) -> str:
         if value.op.elementwise:
             return value.op.c_expr(*(self._argument(x, value, loads) for x in value.inputs))
+        if isinstance(value.op, UnpackBits):
+            return self._unpack(value)
         return self._at(value, self._indices(value.shape))
 
     def _argument(self, operand: Value, reader: Value, loads: dict[str, str]) -> str:
@@ -185,7 +189,7 @@ class Loop:
             return c_literal(owner.op.value, owner.dtype)
         if owner in self.names:
             return self._load(owner, operand, reader, loads)
-        if isinstance(owner.op, UnpackBits) and owner.type.size == self.total:
+        if isinstance(owner.op, UnpackBits):
             return self._unpack(owner)
         return self._at(operand, self._broadcast(operand.shape, reader.shape))
 
@@ -242,9 +246,6 @@ class Loop:
             return c_literal(owner.op.value, owner.dtype)
         if owner in self.names and owner not in self.own:
             return f"{self.names[owner]}[{_flat(value.shape, index)}]"
-        if isinstance(value.op, UnpackBits):
-            bit = _flat(value.shape, index)
-            return f"(({self.names[storage(value.inputs[0])]}[({bit}) >> 3] >> (({bit}) & 7)) & 1)"
         if isinstance(value.op, Take):
             table = self.tables.name(value.op.indices)
             index[value.op.axis] = f"{table}[{index[value.op.axis]}]"
@@ -258,13 +259,18 @@ class Loop:
 
     # ------------------------------------------------------------------ bits
 
-    def _bit_offset(self) -> str:
+    def _bit_offset(self, start: str = "tile") -> str:
         terms = [f"i{d} * {s}" for d, s in enumerate(self.space.suffixes[:-1])]
-        return " + ".join(["tile", *terms])
+        return " + ".join([start, *terms])
 
     def _unpack(self, value: Value) -> str:
+        """The bit of the current element: of a word for a whole tile, where tiles start at a byte."""
         word = f"word_{self.inner[value]}"
         source = self.names[storage(value.inputs[0])]
+        starts = (self.item,) if self.space.flat else self.space.suffixes[:-1]
+        if any(start % 8 for start in starts):
+            bit = self._bit_offset("c")
+            return f"(({source}[({bit}) >> 3] >> (({bit}) & 7)) & 1)"
         line = f"const uint64_t {word} = pk_load_bits({source}, {self._bit_offset()}, width);"
         if line not in self._bit_heads:
             self._bit_heads.append(line)
