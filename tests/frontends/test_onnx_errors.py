@@ -123,6 +123,13 @@ def test_shapes_in_the_file_are_not_trusted() -> None:
         import_onnx(model)
 
 
+def test_a_shape_beyond_all_memory() -> None:
+    text = "c = ConstantOfShape shape\n y = Mul x c"
+    model = model_of(nodes(text), X, weights={"shape": i64(2**40, 2**10)})
+    with pytest.raises(ImportModelError, match=r"node 'c = ConstantOfShape shape'"):
+        import_onnx(model)
+
+
 def test_batch_as_a_number() -> None:
     text = """
         s = Shape x

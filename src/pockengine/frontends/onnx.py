@@ -9,6 +9,11 @@ all known numbers is evaluated on the spot, by the reference of the operators th
 so shape computations vanish. Floating-point initializers become Params under their own names, the
 statistics of batch norms States, all other numbers Consts.
 
+An exporter that optimises for inference folds batch norms into convolutions and stores transposed
+or shared weights under names of its own. `torch.onnx.export(..., dynamo=True, optimize=False)`
+keeps every parameter, with its name. ONNX cannot say that a row of an embedding is padding, so such
+a row is trained like the others.
+
 The first dimension of the inputs, when the file leaves it free, becomes the batch. When the file
 fixes it, the import tries whether the model works for any batch all the same; if not, it stays.
 """
@@ -79,7 +84,15 @@ WEIGHT_INPUTS = {  # where an operator expects something that is learned
     "InstanceNormalization": (1, 2),
 }
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"  # PyTorch notes what each tensor was
-_BROKEN = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError)
+_BROKEN = (  # what altered numbers in a node can lead to
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
 
 
 def import_onnx(source: ModelSource, dims: Mapping[str, int] | None = None) -> Graph:
