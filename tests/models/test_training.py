@@ -7,7 +7,7 @@ from zoo import ZOO
 
 import pockengine as pe
 
-LR = 0.01
+LR = 0.005
 FAST = [name for name, entry in ZOO.items() if not entry.slow]
 SLOW = [name for name, entry in ZOO.items() if entry.slow]
 
