@@ -13,7 +13,7 @@ from pockengine.ir.schedule import Schedule
 from pockengine.ir.text import print_graph
 from pockengine.ir.types import TensorType
 from pockengine.plan.planner import Plan
-from pockengine.plan.report import to_json
+from pockengine.plan.report import peak_by_kind, to_json
 from pockengine.runtime import program as runtime
 from pockengine.runtime.artifact import Contents, write_artifact
 from pockengine.scheme import Channels, UpdateScheme
@@ -53,7 +53,8 @@ class CompiledProgram(runtime.Program):
     def save(self, path: str | Path) -> None:
         """Writes a `.pock` file. Raises ArtifactError for a program without native code."""
         target = {key: getattr(self.target, key) for key in ("backend", "triple", "cpu")}
-        graphs = {n: print_graph(entry.schedule.graph) for n, entry in self.plan.entries.items()}
+        entries = self.plan.entries.items()
+        graphs = "".join(f"entry {name}\n{print_graph(e.schedule.graph)}" for name, e in entries)
         plan, code = to_json(self.plan), self.code
         write_artifact(Path(path), Contents(self, target, graphs, plan, code.source, code.library))
 
@@ -62,8 +63,7 @@ def make_program(plan: Plan, code: Code, layouts: Layouts, job: Compiled) -> Com
     """The program of a plan. Weights are copied: later changes of the model do not reach it."""
     data = _data(plan)
     leaves = _leaves(plan, layouts, job)
-    sources = job.graph.leaves(Param) | job.graph.leaves(State)
-    folded = tuple(name for name in sources if name not in leaves and _is_public(name))
+    originals = tuple(name for name in _public(job.graph) if name not in leaves)
 
     def fill(name: str, out: Array) -> None:
         out[...] = data[name]
@@ -76,7 +76,7 @@ def make_program(plan: Plan, code: Code, layouts: Layouts, job: Compiled) -> Com
         code.start,
         fill,
         original,
-        folded,
+        originals,
         plan=plan,
         code=code,
         scheme=job.scheme,
@@ -96,7 +96,7 @@ def _leaves(plan: Plan, layouts: Layouts, job: Compiled) -> dict[str, runtime.Le
     types: dict[str, TensorType] = {}
     for entry in plan.entries.values():
         types |= {name: v.type for name, v in entry.schedule.graph.leaves().items()}
-    source = job.graph.leaves(Param) | job.graph.leaves(State)
+    public, changing = set(_public(job.graph)), _changing(plan)
     found = {}
     for name, slot in plan.persistent.items():
         channels = job.selection.get(name)
@@ -105,16 +105,22 @@ def _leaves(plan: Plan, layouts: Layouts, job: Compiled) -> dict[str, runtime.Le
             types[name].dtype,
             types[name].shape,
             slot.offset,
-            slot.kind,
+            slot.kind if name in changing else "frozen",
             layouts.get(name),
             (channels.axis, tuple(channels.indices)) if channels else None,
-            name in source and _is_public(name),
+            name in public,
         )
     return found
 
 
-def _is_public(name: str) -> bool:
-    return name != "rng"
+def _public(graph: Graph) -> tuple[str, ...]:
+    """The names of the source model's own tensors."""
+    named = graph.leaves(Param) | graph.leaves(State)
+    return graph.keys or tuple(name for name in named if name != "rng")
+
+
+def _changing(plan: Plan) -> set[str]:
+    return {name for entry in plan.entries.values() for name in entry.schedule.graph.updates}
 
 
 def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> runtime.Signature:
@@ -133,6 +139,8 @@ def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> ru
         job.accumulate,
         classes,
         ignored,
+        aliases=job.graph.aliases,
+        memory=dict(peak_by_kind(plan, "train")),
         scheme=job.scheme.to_json(),
     )
 

@@ -79,7 +79,7 @@ def target() -> dict[str, str]:
 
 
 def make_contents() -> Contents:
-    graphs = {"train": "graph {\n}\n", "predict": "graph {\n}\n"}
+    graphs = "entry train\ngraph {\n}\nentry predict\ngraph {\n}\n"
     plan = {"arena_bytes": 576}
     return Contents(make_program(), target(), graphs, plan, "int x;\n", b"\x7fELF no library")
 

@@ -73,6 +73,7 @@ class Walk:
     found: list[Unsupported] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.keys = tuple(self.data)
         self.env: dict[Node, Any] = {}
         self.ctx = Context(data=self.data)
         self.leaves: dict[str, Value] = {}
@@ -87,7 +88,7 @@ class Walk:
             self.env[placeholders[spec.arg.name]] = self._leaf(spec)
         results = self._walk(module)
         outputs, updates = self._results(results)
-        graph = Graph(tuple(self.inputs), outputs, updates, self.data, self.aliases)
+        graph = Graph(tuple(self.inputs), outputs, updates, self.data, self.aliases, self.keys)
         return transform(graph, self._folded)
 
     # ---- leaves and results ----------------------------------------------------------------------

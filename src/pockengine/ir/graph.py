@@ -67,6 +67,7 @@ class Graph:
     aliases: Mapping[str, str] = field(
         default_factory=dict
     )  # other names of a tied tensor -> its name
+    keys: tuple[str, ...] = ()  # the source's own tensors, used or not; empty: Params and States
 
     def values(self) -> list[Value]:
         """Every value that an output or update needs, operands first; inputs always included."""

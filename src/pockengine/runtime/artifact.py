@@ -23,7 +23,7 @@ import struct
 import weakref
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -72,7 +72,7 @@ class Contents:
 
     program: Program
     target: Mapping[str, str]
-    graphs: Mapping[str, str]  # entry point -> text
+    graphs: str  # the text of every entry point
     plan: Mapping[str, Any]  # as `plan.report.to_json` makes it
     source: str
     library: bytes
@@ -105,7 +105,7 @@ def write_artifact(path: Path, contents: Contents) -> None:
 def _write(file: BinaryIO, contents: Contents) -> None:
     program = contents.program
     texts = {
-        "graph.txt": "".join(f"entry {name}\n{text}" for name, text in contents.graphs.items()),
+        "graph.txt": contents.graphs,
         "plan.json": json.dumps(contents.plan),
         "src/program.c": contents.source,
     }
@@ -252,7 +252,8 @@ class Artifact:
             library = self.read("lib/program.so")
             return NativeExecutable(library, signature.entries, signature.arena_bytes, threads)
 
-        return Program(signature, start, self.fill, self.original, self.manifest.originals)
+        originals = self.manifest.originals
+        return LoadedProgram(signature, start, self.fill, self.original, originals, artifact=self)
 
     def _header(self, member: str) -> dict[str, Stored]:
         span = self._spans[member]
@@ -271,6 +272,26 @@ class Artifact:
             raise ArtifactError(
                 f"source.safetensors and the manifest differ in {different[0]!r}; {ADVICE}"
             )
+
+
+@dataclass(frozen=True)
+class LoadedProgram(Program):
+    """A program that came from a file."""
+
+    artifact: Artifact = field(kw_only=True)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a `.pock` file; the one that it came from may be replaced."""
+        read = self.artifact.read
+        contents = Contents(
+            self,
+            self.artifact.manifest.target,
+            read("graph.txt").decode(),
+            json.loads(read("plan.json")),
+            read("src/program.c").decode(),
+            read("lib/program.so"),
+        )
+        write_artifact(Path(path), contents)
 
 
 def open_artifact(path: Path) -> Artifact:

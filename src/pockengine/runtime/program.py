@@ -5,6 +5,7 @@ Everything here is known at compile time and is what the manifest of a `.pock` f
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,7 +78,7 @@ class Leaf(Tensor):
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry point: what it is given and what it gives, and the symbol of its native code."""
+    """An entry point: what it is given and what it gives."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -128,6 +129,10 @@ class Program:
     def peak_bytes(self) -> int:
         """Planned peak: what the program takes, all in one arena."""
         return self.signature.arena_bytes
+
+    def save(self, path: str | Path) -> None:
+        """Writes a `.pock` file whose leaves begin with what `fill` gives."""
+        raise NotImplementedError(f"{type(self).__name__}.save")
 
     def entry(self, name: str) -> Entry:
         """An entry point. Raises InputError for one that the program does not have."""

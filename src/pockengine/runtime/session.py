@@ -6,43 +6,80 @@ nothing.
 """
 
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pockengine.errors import InputError, NonFiniteLossError, PockError
+from pockengine.errors import InputError, MemoryBudgetError, NonFiniteLossError, PockError
+from pockengine.runtime.arrays import (
+    Batch,
+    as_array,
+    by_name,
+    check_labels,
+    checked_weights,
+    converted,
+    part,
+    rows_each,
+    sample_count,
+    write,
+)
 from pockengine.runtime.artifact import load_program
-from pockengine.runtime.program import DTYPES, Array, Leaf, Program, Tensor
+from pockengine.runtime.program import Array, Program, Tensor
 
 STATUS = {
     1: "the arena has another size than the program was compiled for",
     2: "the arena is not aligned to 64 bytes",
-    4: "an index is out of the range of the table it looks up",
+    4: "a label or an index is out of the range of what it looks up; nothing was changed",
 }
+NON_FINITE = 3
 OWN = ("target", "sample_weight", "lr")  # inputs that the engine added to the model's
-Batch = Array | Sequence[Array] | Mapping[str, Array]
 
 
 class Session:
-    """A program at work. Holds the weights; use as a context manager, or call `close`."""
+    """A program at work. Holds the weights; use as a context manager, or call `close`.
+
+    Calls from several threads wait for each other.
+    """
 
     def __init__(self, program: Program, *, threads: int | None = None) -> None:
-        """Takes `program.peak_bytes` of memory and fills in the weights."""
+        """Takes `program.peak_bytes` of memory and fills in the weights.
+
+        Raises InputError for more threads than the program was planned for.
+        """
         self.program = program
         self.signature = program.signature
-        self._memory = mmap.mmap(-1, max(self.signature.arena_bytes, 1))
-        self._arena = np.frombuffer(self._memory, np.uint8)[: self.signature.arena_bytes]
+        count = _checked_threads(threads, self.signature.threads)
+        self._arena = _new_arena(self.signature.arena_bytes)
         for leaf in self.signature.leaves.values():
             program.fill(leaf.name, leaf.view(self._arena))
-        self._executable = program.start(threads or self.signature.threads)
-        self._micro = 0
+        self._executable = program.start(count)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._micro = 0  # batches given to `step` so far
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int | None = None) -> "Session":
         """A session of a `.pock` file. Raises ArtifactError for a file that is damaged."""
         return cls(load_program(Path(path)), threads=threads)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a `.pock` file that goes on from here: with these weights and optimizer states.
+
+        The file appears whole or not at all, and may be the one that the session was loaded from.
+        Raises InputError between the batches of an accumulated step.
+        """
+        with self._lock:
+            begun = self._micro % self.signature.accumulate
+            if begun:
+                whole = self.signature.accumulate
+                raise InputError(
+                    f"{begun} of {whole} batches of a step are in; save after the step"
+                )
+            replace(self.program, fill=self._content).save(path)
 
     def __enter__(self) -> "Session":
         return self
@@ -51,219 +88,243 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Stops the threads. The weights can still be read."""
-        self._executable.close()
+        """Stops the threads. The weights can still be read and saved."""
+        with self._lock:
+            self._closed = True
+            self._executable.close()
 
     @property
     def arena_bytes(self) -> int:
         """The memory that the program takes."""
         return len(self._arena)
 
-    # ------------------------------------------------------------------ the three calls
+    # ---- the three calls -------------------------------------------------------------------------
 
-    def step(self, x: Batch, y: Array | None = None, lr: float = 1e-3, weight: Any = None) -> float:
+    def step(self, x: Batch, y: Any = None, lr: float = 1e-3, weight: Any = None) -> float:
         """One training step on up to a batch of samples; returns their mean loss before the step.
 
-        `y` are the labels or targets, `weight` optional weights of the samples. With accumulation,
-        all but each k-th call only add up gradients. Raises InputError for arrays that do not fit,
-        and NonFiniteLossError when the loss is NaN or infinite; the weights are then as before.
+        `x` is the input, a tuple of the inputs in order, or a dict by name; `y` are the labels or
+        targets, `weight` optional weights of the samples. With accumulation, all but each k-th call
+        only add up gradients. Raises InputError for arrays that do not fit, and NonFiniteLossError
+        when the loss is NaN or infinite; the weights are then as before the call.
         """
-        self._micro += 1
-        last = self._micro % self.signature.accumulate == 0
-        name = "train" if last else "accumulate"
-        try:
-            self._give(name, x, y, weight, {"lr": np.float32(lr)} if last else {})
-            self._run(name)
-        except PockError:
-            self._micro -= 1
-            raise
-        return float(self._outputs(name)["loss"])
+        rate = _checked_rate(lr)
+        with self._lock:
+            last = (self._micro + 1) % self.signature.accumulate == 0
+            entry = "train" if last else "accumulate"
+            self._give(entry, self._arrays(entry, x, y), weight)
+            if last:
+                self._input(entry, "lr").view(self._arena)[...] = rate
+            self._micro += 1  # before the call, so that an interrupt that comes during it counts it
+            try:
+                self._run(entry)
+            except PockError:
+                self._micro -= 1
+                raise
+            outputs = self.program.entry(entry).outputs
+            return float(next(t for t in outputs if t.name == "loss").view(self._arena))
 
-    def evaluate(self, x: Batch, y: Array | None = None, weight: Any = None) -> dict[str, float]:
+    def evaluate(self, x: Batch, y: Any = None, weight: Any = None) -> dict[str, float]:
         """Mean loss of any number of samples, and the accuracy where the loss has one."""
         total: dict[str, float] = {}
-        for part, target, weights in self._batches("evaluate", x, y, weight):
-            self._give("evaluate", part, target, weights, {})
-            self._run("evaluate")
-            found = {name: float(value) for name, value in self._outputs("evaluate").items()}
-            found["loss"] *= found["weight"]
-            total = {name: total.get(name, 0.0) + value for name, value in found.items()}
-        result = {"loss": total["loss"] / max(total["weight"], 1e-30)}
+        with self._lock:
+            for found in self._each("evaluate", self._arrays("evaluate", x, y), weight):
+                values = {name: float(value) for name, value in found.items()}
+                values["loss"] *= values["weight"]
+                total = {name: total.get(name, 0.0) + value for name, value in values.items()}
+        result = {"loss": total["loss"] / total["weight"] if total["weight"] else 0.0}
         if "correct" in total:
             result["accuracy"] = total["correct"] / max(total["count"], 1.0)
         return result
 
     def predict(self, x: Batch) -> Any:
-        """The model's output for any number of samples; a dict by name when it has several."""
+        """The model's output for any number of samples; a dict by name when it has several.
+
+        An output without a row for each sample is given once for each batch, stacked.
+        """
         parts: dict[str, list[Array]] = {}
-        for part, _, _ in self._batches("predict", x, None, None):
-            count = self._give("predict", part, None, None, {})
-            self._run("predict")
-            for name, value in self._outputs("predict").items():
-                parts.setdefault(name, []).append(self._rows(value, count))
-        outputs = {name: np.concatenate(values) for name, values in parts.items()}
+        with self._lock:
+            for found in self._each("predict", self._arrays("predict", x, None), None):
+                for name, value in found.items():
+                    parts.setdefault(name, []).append(value)
+            rows = {t.name: self._rows_each(t) for t in self.program.entry("predict").outputs}
+        outputs = {n: np.concatenate(v) if rows[n] else np.stack(v) for n, v in parts.items()}
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
-    # ------------------------------------------------------------------ weights
+    # ---- weights ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Array]:
         """Every tensor of the source model, under its own name and in its own layout (copies)."""
-        leaves = self.signature.leaves
-        found = {n: self.program.original(n) for n in self.program.originals}
-        public = (leaf for leaf in leaves.values() if leaf.public)
-        found |= {leaf.name: leaf.restored(leaf.view(self._arena)) for leaf in public}
-        found |= {second: found[first].copy() for second, first in self.signature.aliases.items()}
+        with self._lock:
+            found = {name: self.program.original(name) for name in self.program.originals}
+            public = (leaf for leaf in self.signature.leaves.values() if leaf.public)
+            found |= {leaf.name: leaf.restored(leaf.view(self._arena)) for leaf in public}
+        return found | {n: found[first].copy() for n, first in self.signature.aliases.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over trained tensors and running statistics; what is left out stays.
+
+        What the program keeps frozen may be given too, if it is what it was when compiled. Raises
+        InputError for names, types or values that do not fit, before anything is changed.
+        """
+        arrays = self._by_first_name(state)
+        with self._lock:
+            stored = {name: self._fitting(name, array) for name, array in arrays.items()}
+            for name, array in stored.items():
+                leaf = self.signature.leaves.get(name)
+                if leaf and leaf.kind != "frozen":
+                    leaf.view(self._arena)[...] = leaf.stored(array)
+
+    def _by_first_name(self, state: Mapping[str, Any]) -> dict[str, Array]:
+        """The arrays under the names that the program has them by; tied ones must agree."""
+        leaves, aliases = self.signature.leaves, self.signature.aliases
+        known = {name for name, leaf in leaves.items() if leaf.public} | {*self.program.originals}
+        found: dict[str, Array] = {}
+        for given, value in state.items():
+            name, array = aliases.get(given, given), as_array(given, value)
+            if name not in known:
+                raise InputError(f"the program has no tensor {given!r}")
+            if name in found and not np.array_equal(found[name], array):
+                raise InputError(f"{given!r} is tied to {name!r}, but the two differ")
+            found[name] = array
         return found
 
-    def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Takes over trained tensors and states; frozen ones must be as they were compiled.
+    def _fitting(self, name: str, array: Array) -> Array:
+        """The array in the dtype of its tensor. Raises InputError when it cannot be taken over."""
+        leaf = self.signature.leaves.get(name)
+        current = leaf.restored(leaf.view(self._arena)) if leaf else self.program.original(name)
+        if array.shape != current.shape or array.dtype.kind != current.dtype.kind:
+            expected, came = (f"{a.dtype}{list(a.shape)}" for a in (current, array))
+            raise InputError(f"{name!r} expects {expected}, got {came}")
+        array = array.astype(current.dtype, copy=False)
+        frozen = leaf is None or leaf.kind == "frozen"
+        if frozen and not np.array_equal(array, current):
+            raise InputError(
+                f"{name!r} is frozen, and other values in the program were computed from it; "
+                "compile again with the new weights"
+            )
+        return array
 
-        Raises InputError for names, shapes or values that do not fit, before anything is changed.
-        """
-        leaves = {n: leaf for n, leaf in self.signature.leaves.items() if leaf.public}
-        known = {*leaves, *self.program.originals, *self.signature.aliases}
-        unknown = set(state) - known
-        if unknown:
-            raise InputError(f"the program has no tensor {min(unknown)!r}")
-        arrays = {n: np.asarray(state[n]) for n in leaves if n in state}
-        for name, array in arrays.items():
-            self._check_tensor(leaves[name], array)
-        for name in self.program.originals:
-            if name in state and not np.array_equal(state[name], self.program.original(name)):
-                raise InputError(
-                    f"{name!r} is frozen and was folded into others when the program was compiled; "
-                    "compile again with the new weights"
-                )
-        for name, array in arrays.items():
-            leaves[name].view(self._arena)[...] = leaves[name].stored(array)
+    def _content(self, name: str, out: Array) -> None:
+        out[...] = self.signature.leaves[name].view(self._arena)
 
-    @staticmethod
-    def _check_tensor(leaf: Leaf, array: Array) -> None:
-        if array.shape != leaf.source_shape or array.dtype.kind != DTYPES[leaf.dtype].kind:
-            expected = f"{leaf.dtype}{list(leaf.source_shape)}"
-            came = f"{array.dtype}{list(array.shape)}"
-            raise InputError(f"{leaf.name!r} expects {expected}, got {came}")
+    # ---- arrays in and out -----------------------------------------------------------------------
 
-    # ------------------------------------------------------------------ arrays in and out
+    def _input(self, entry: str, name: str) -> Tensor:
+        return next(t for t in self.program.entry(entry).inputs if t.name == name)
 
-    def _model_inputs(self, entry: str) -> list[Tensor]:
-        return [t for t in self.program.entry(entry).inputs if t.name not in OWN]
+    def _rows_each(self, tensor: Tensor) -> int:
+        return rows_each(tensor, self.signature.batch)
 
-    def _named(self, entry: str, x: Batch) -> dict[str, Array]:
-        """The model's inputs by name. Raises InputError when their number or names do not fit."""
-        expected = [t.name for t in self._model_inputs(entry)]
-        if isinstance(x, Mapping):
-            given = {name: np.asarray(a) for name, a in x.items()}
-        else:
-            several = isinstance(x, (tuple, list)) and len(expected) > 1
-            arrays = list(x) if several else [x]
-            given = dict(zip(expected, map(np.asarray, arrays), strict=False))
-            if len(arrays) != len(expected):
-                raise InputError(f"the model takes {', '.join(expected)}; got {len(arrays)} arrays")
-        if set(given) != set(expected):
-            raise InputError(f"the model takes {', '.join(expected)}; got {', '.join(given)}")
-        return given
+    def _arrays(self, entry: str, x: Batch, y: Any) -> dict[str, Array]:
+        """What the entry point is given, by name, checked but for the number of samples."""
+        inputs = self.program.entry(entry).inputs
+        arrays = by_name([t for t in inputs if t.name not in OWN], x)
+        takes_target = any(t.name == "target" for t in inputs)
+        if takes_target and y is None:
+            raise InputError(f"{entry} needs labels or targets as its second argument")
+        if y is not None and not takes_target:
+            raise InputError(
+                "the model computes its own loss, so it takes no labels beside its inputs"
+            )
+        if takes_target:
+            arrays["target"] = as_array("target", y)
+        return {t.name: converted(t, arrays[t.name]) for t in inputs if t.name in arrays}
 
-    def _batches(self, entry: str, x: Batch, y: Any, weight: Any) -> Iterator[tuple[Any, Any, Any]]:
-        arrays = self._named(entry, x)
-        count = len(next(iter(arrays.values()))) if arrays else 0
+    def _each(
+        self, entry: str, arrays: Mapping[str, Array], weight: Any
+    ) -> Iterator[dict[str, Array]]:
+        """Runs all samples, a batch at a time; yields copies of the outputs, without padding."""
+        tensors = [t for t in self.program.entry(entry).inputs if t.name in arrays]
+        batch = self.signature.batch
+        count = sample_count(tensors, arrays, batch)
         if count == 0:
             raise InputError(f"{entry} needs at least one sample")
-        for i in range(0, count, self.signature.batch):
-            cut = slice(i, i + self.signature.batch)
-            part = {name: a[cut] for name, a in arrays.items()}
-            target = None if y is None else np.asarray(y)[cut]
-            yield part, target, None if weight is None else np.asarray(weight)[cut]
+        weights = checked_weights(count, weight)
+        for first in range(0, count, batch):
+            here = min(batch, count - first)
+            cut = {t.name: part(t, arrays[t.name], first, here, batch) for t in tensors}
+            self._give(entry, cut, None if weight is None else weights[first : first + here])
+            self._run(entry)
+            outputs = self.program.entry(entry).outputs
+            yield {t.name: self._rows(entry, t, here) for t in outputs}
 
-    def _give(self, entry: str, x: Batch, y: Any, weight: Any, more: Mapping[str, Any]) -> int:
-        """Checks all arrays, then writes them, padded, to their places; gives the sample count."""
-        arrays: dict[str, Array] = {**self._named(entry, x)}
-        names = {t.name for t in self.program.entry(entry).inputs}
-        if "target" in names:
-            if y is None:
-                raise InputError(f"{entry} needs labels or targets as its second argument")
-            arrays["target"] = np.asarray(y)
-        tensors = [t for t in self.program.entry(entry).inputs if t.name in arrays]
-        counts = {self._count(t, arrays[t.name]) for t in tensors if t.shape}
-        if len(counts) > 1:
-            raise InputError(f"inputs have different numbers of samples: {sorted(counts)}")
-        count = counts.pop() if counts else self.signature.batch
-        prepared = [(t, self._checked(t, arrays[t.name])) for t in tensors]
-        self._check_labels(arrays.get("target"))
-        if "sample_weight" in names:
-            prepared.append(self._weights(entry, count, weight))
-        elif count != self.signature.batch and "lr" in names:
+    def _give(self, entry: str, arrays: Mapping[str, Array], weight: Any) -> None:
+        """Checks a batch, then writes it, padded, to its places."""
+        self._check_open()
+        inputs = self.program.entry(entry).inputs
+        tensors = [t for t in inputs if t.name in arrays]
+        count = sample_count(tensors, arrays, self.signature.batch)
+        if not 1 <= count <= self.signature.batch:
+            raise InputError(f"{entry} takes 1 to {self.signature.batch} samples, got {count}")
+        if "target" in arrays and self.signature.classes is not None:
+            check_labels(arrays["target"], self.signature.classes, self.signature.ignore_index)
+        prepared = [(t, arrays[t.name]) for t in tensors]
+        weighted = [t for t in inputs if t.name == "sample_weight"]
+        prepared += [(t, checked_weights(count, weight)) for t in weighted]
+        if not weighted and entry != "predict":
+            self._check_unweighted(count, weight)
+        for tensor, array in prepared:
+            write(tensor, array, self._arena)
+
+    def _check_unweighted(self, count: int, weight: Any) -> None:
+        if weight is not None:
+            raise InputError("the model computes its own loss, which takes no weights of samples")
+        if count != self.signature.batch:
             raise InputError(
-                f"the model computes its own loss, so a batch must be full: expected "
+                "the model computes its own loss, so every batch must be full: expected "
                 f"{self.signature.batch} samples, got {count}"
             )
-        for tensor, array in prepared:
-            self._write(tensor, array)
-        for tensor in self.program.entry(entry).inputs:
-            if tensor.name in more:
-                tensor.view(self._arena)[...] = more[tensor.name]
-        return count
 
-    def _weights(self, entry: str, count: int, weight: Any) -> tuple[Tensor, Array]:
-        inputs = self.program.entry(entry).inputs
-        tensor = next(t for t in inputs if t.name == "sample_weight")
-        array = np.ones(count, np.float32) if weight is None else np.asarray(weight, np.float32)
-        if array.shape != (count,) or not (np.isfinite(array).all() and (array >= 0).all()):
-            raise InputError(f"weights must be {count} finite numbers of at least 0, got {array}")
-        return tensor, array
-
-    def _count(self, tensor: Tensor, array: Array) -> int:
-        """How many samples the array holds; rows of a tensor may be a multiple of the batch."""
-        batch = self.signature.batch
-        each = tensor.shape[0] // batch if tensor.shape[0] % batch == 0 else 0
-        fits = array.ndim == len(tensor.shape) and array.shape[1:] == tensor.shape[1:]
-        whole = each > 0 and array.ndim > 0 and array.shape[0] % each == 0
-        if not fits or not whole or not 0 < array.shape[0] <= tensor.shape[0]:
+    def _rows(self, entry: str, output: Tensor, count: int) -> Array:
+        """A copy of an output without the rows that only fill up the batch."""
+        value, each = output.view(self._arena), self._rows_each(output)
+        if each:
+            return value[: count * each].copy()
+        if entry == "predict" and count != self.signature.batch:
             raise InputError(
-                f"{tensor.name!r} expects {list(tensor.shape)} or fewer samples, "
-                f"got shape {list(array.shape)}"
+                f"output {output.name!r} has no row for each sample, so every batch must be full: "
+                f"expected {self.signature.batch} samples, got {count}"
             )
-        return int(array.shape[0] // each)
+        return value.copy()
 
-    @staticmethod
-    def _checked(tensor: Tensor, array: Array) -> Array:
-        """The array in the tensor's dtype. Raises InputError where that would alter its meaning."""
-        want = DTYPES[tensor.dtype]
-        if not np.can_cast(array.dtype, want, "same_kind") and not (
-            array.dtype.kind in "iu" and want.kind in "iu"
-        ):
-            raise InputError(f"{tensor.name!r} expects {want}, got {array.dtype}; convert it")
-        return array.astype(want, copy=False)
-
-    def _check_labels(self, labels: Array | None) -> None:
-        classes, ignored = self.signature.classes, self.signature.ignore_index
-        if labels is None or classes is None:
-            return
-        bad = ((labels < 0) | (labels >= classes)) & (labels != ignored)
-        if bad.any():
-            raise InputError(
-                f"labels must lie in 0..{classes - 1}, got {int(np.asarray(labels)[bad][0])}"
-                f" at position {tuple(int(i) for i in np.argwhere(bad)[0])}"
-            )
-
-    def _write(self, tensor: Tensor, array: Array) -> None:
-        view = tensor.view(self._arena)
-        view[: len(array)] = array
-        view[len(array) :] = 0
-
-    def _rows(self, value: Array, count: int) -> Array:
-        each, rest = divmod(value.shape[0], self.signature.batch) if value.ndim else (0, 1)
-        return value.copy() if rest else value[: count * each].copy()
-
-    def _outputs(self, entry: str) -> dict[str, Array]:
-        return {t.name: t.view(self._arena) for t in self.program.entry(entry).outputs}
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("the session was closed; make a new one from its program")
 
     def _run(self, entry: str) -> None:
         status = self._executable.run(entry, self._arena)
-        if status == 3:
+        if status == NON_FINITE:
             raise NonFiniteLossError(
                 "the loss is NaN or infinite; the weights are as they were before this step. "
                 "Use a smaller learning rate, clip gradients, or look for bad values in the batch"
             )
         if status:
             raise InputError(f"{entry} was refused: {STATUS.get(status, f'status {status}')}")
+
+
+def _checked_threads(wanted: int | None, planned: int) -> int:
+    if wanted is not None and not 1 <= wanted <= planned:
+        raise InputError(
+            f"the program was planned for 1 to {planned} threads, got threads={wanted}; "
+            "compile with Target.host(threads=...) for more"
+        )
+    return wanted or planned
+
+
+def _checked_rate(lr: float) -> np.float32:
+    if not (np.ndim(lr) == 0 and np.isfinite(lr) and lr >= 0):
+        raise InputError(f"the learning rate must be a finite number of at least 0, got {lr}")
+    return np.float32(lr)
+
+
+def _new_arena(size: int) -> Array:
+    """Zeros at an address that every vector instruction accepts; pages count once they are used."""
+    try:
+        memory = mmap.mmap(-1, max(size, 1))
+    except (OSError, OverflowError, MemoryError) as error:
+        raise MemoryBudgetError(
+            f"the program takes {size:,} bytes, which this machine does not give ({error}); "
+            "compile for a smaller batch, or train fewer tensors"
+        ) from error
+    return np.frombuffer(memory, np.uint8)[:size]

@@ -1,0 +1,50 @@
+"""From a network of full size to a .pock file, with the time of each part as one JSON line.
+
+    python benchmarks/compile_program.py mobilenetv2 full FOLDER [--batch 8] [--threads 2]
+
+Also writes a batch to run it on: FOLDER has program.pock and batch.npz (inputs, and `labels`).
+`import_to_artifact` leaves out making the model and importing PyTorch, which are the user's.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from networks import MODELS, arrays
+
+import pockengine as pe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("scheme", choices=["full", "sparse"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model = MODELS[options.model]
+    module = model.make().eval()
+    target = pe.Target.host(threads=options.threads)
+    clock = [time.perf_counter()]
+    graph = pe.import_torch(module, model.inputs(2))
+    clock.append(time.perf_counter())
+    chosen = model.scheme(graph, options.scheme)
+    sgd = pe.SGD(momentum=0.9)
+    program = pe.compile(graph, optimizer=sgd, scheme=chosen, batch=options.batch, target=target)
+    clock.append(time.perf_counter())
+    program.save(options.folder / "program.pock")
+    clock.append(time.perf_counter())
+    batch = arrays(model.inputs(options.batch)) | {"labels": model.labels(options.batch).numpy()}
+    np.savez(options.folder / "batch.npz", **batch)
+    names = ("import", "compile", "save")
+    seconds = {n: round(b - a, 2) for n, a, b in zip(names, clock, clock[1:], strict=False)}
+    print(json.dumps(seconds | {"import_to_artifact": round(clock[-1] - clock[0], 2)}))
+
+
+if __name__ == "__main__":
+    main()
