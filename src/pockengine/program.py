@@ -140,7 +140,7 @@ def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> ru
         classes,
         ignored,
         aliases=job.graph.aliases,
-        memory=dict(peak_by_kind(plan, "train")),
+        memory={kind: size for kind, size in peak_by_kind(plan, "train").items()},
         scheme=job.scheme.to_json(),
     )
 
