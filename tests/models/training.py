@@ -1,9 +1,9 @@
 """Ten steps of PyTorch beside ten steps of a compiled program.
 
-The judge is PyTorch in float64. A change is judged relative to its own size, less what rounding does
-to PyTorch itself: a parameter whose true gradient is zero (a convolution's bias under a batch norm,
-the bias of attention's keys) changes by rounding alone, and each step rounds every weight that it
-stores. No change is judged on a scale below `NOISE` of the whole model's.
+The judge is PyTorch in float64. A change is judged relative to its own size, less what rounding
+does to PyTorch itself: a parameter whose true gradient is zero (a convolution's bias under a batch
+norm, the bias of attention's keys) changes by rounding alone, and each step rounds every weight
+that it stores. No change is judged on a scale below `NOISE` of the whole model's.
 """
 
 from collections.abc import Callable, Iterator, Mapping

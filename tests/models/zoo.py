@@ -24,6 +24,7 @@ class Entry:
     inputs: Callable[[int], tuple[Tensor, ...] | dict[str, Tensor]]
     slow: bool = False
     frozen: bool = False  # batch norms keep their statistics
+    lr: float = 0.01
 
     def model(self) -> nn.Module:
         """The same weights every time, ready to train."""
@@ -411,7 +412,9 @@ def _nothing(value: Any) -> Any:
 
 
 def hugging_face(
-    name: str, kind: str = "ForImageClassification", **config: Any
+    name: str,
+    kind: str = "ForImageClassification",
+    **config: Any,
 ) -> Callable[[], nn.Module]:
     """A factory for a model of the library, of the given configuration, without dropout."""
 
@@ -639,7 +642,6 @@ ZOO: dict[str, Entry] = {
         ),
         pixels(64),
         slow=True,
-        frozen=True,  # one position an image is left at the end: too few for statistics
     ),
     "cvt": Entry(
         hugging_face("Cvt", embed_dim=[8, 16, 24], num_heads=[1, 2, 3], depth=[1, 2, 3]),
@@ -655,7 +657,8 @@ ZOO: dict[str, Entry] = {
             num_groups=4,
         ),
         pixels(48),
-        True,
+        slow=True,
+        lr=0.003,
     ),
     "poolformer": Entry(
         hugging_face("PoolFormer", hidden_sizes=[8, 16, 16, 24], depths=[1, 1, 1, 1]),
