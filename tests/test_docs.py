@@ -10,8 +10,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
-# Excerpts of the package's own source, shown to be read.
-EXCERPTS = {"docs/writing-a-pass.md", "docs/writing-an-operator.md"}  # the latter: tests/ops
+EXCERPTS = {"docs/writing-a-pass.md"}  # shows pieces of the package's own source
 
 
 def name(page: Path) -> str:

@@ -67,8 +67,8 @@ def weigh_batch(graph: Graph, weight: Value, batch: int) -> Graph:
 
     So a padded sample of weight 0 changes nothing. The caller lists `weight` among the inputs.
     Where samples have been cut into rows (axis 0 is k * batch, sample by sample), each row has its
-    sample's weight. What does not depend on the inputs, such as a normalised weight, has no samples.
-    Raises GraphError when axis 0 is no multiple of the batch.
+    sample's weight. What does not depend on the inputs, such as a normalised weight, has no
+    samples. Raises GraphError when axis 0 is no multiple of the batch.
     """
     sampled: set[Value] = set()
 
