@@ -1,4 +1,4 @@
-.PHONY: help format lint types contract unit check test
+.PHONY: help format lint types contract unit check test laws-avx512 laws-avx2 laws-neon
 PYTHON ?= python
 
 help: ## list the commands
@@ -25,3 +25,14 @@ check: lint types contract unit ## everything a commit needs, in about two minut
 
 test: ## all tests
 	$(PYTHON) -m pytest -n 2
+
+LAWS = $(PYTHON) -m pytest -n 2 tests/laws/test_compiled.py --target
+
+laws-avx512: ## the compiled laws on a machine with AVX-512
+	$(LAWS) avx512
+
+laws-avx2: ## the compiled laws with AVX2, vectors of 8
+	$(LAWS) avx2
+
+laws-neon: ## the compiled laws cross-compiled for aarch64, NEON, under qemu-user
+	$(LAWS) neon

@@ -1,8 +1,8 @@
 """The compiled law: a graph computes in C what the interpreter says.
 
-Many graphs are compiled into one unit, each as an entry point of its own. Every entry runs twice on one
-thread and twice on two, on an arena filled with bytes that mean nothing: the first time NaN, then tiny
-numbers. Runs on the same number of threads must agree to the bit.
+Many graphs are compiled into one unit, each as an entry point of its own. Every entry runs twice on
+one thread and twice on two, on an arena filled with bytes that mean nothing: the first time NaN, then
+tiny numbers. Runs on the same number of threads must agree to the bit.
 """
 
 import ctypes
@@ -178,9 +178,7 @@ def _run(
         place[...] = case.arrays[name] if name in case.arrays else graph.data[name]
     status = executable.run(entry, arena)
     assert status == 0, f"status {status}"
-    results = {
-        n: view(v, v.dtype, v.shape, v.type.nbytes).copy() for n, v in graph.outputs.items()
-    }
+    results = {n: view(v, v.dtype, v.shape, v.type.nbytes).copy() for n, v in graph.outputs.items()}
     return {**results, **{n: leaves[n].copy() for n in graph.updates}}
 
 

@@ -1,11 +1,12 @@
-"""The option that chooses the machine of the compiled laws, and imports of this folder's modules."""
+"""The option that chooses the machine of the compiled laws; imports of test modules beside."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "models")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -91,7 +91,9 @@ class _Maker:
         """x and a value of as many elements: a residual."""
         fits = [v for v in self.values if v.type.size == x.type.size]
         other = self.choose(fits)
-        return self.choose(BINARY)(x, other if other.shape == x.shape else b.reshape(other, x.shape))
+        return self.choose(BINARY)(
+            x, other if other.shape == x.shape else b.reshape(other, x.shape)
+        )
 
     def with_statistic(self, x: Value) -> Value:
         """x and a reduction of it: a norm, a gate."""

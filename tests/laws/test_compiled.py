@@ -5,6 +5,7 @@ from importlib import import_module
 
 import pytest
 from compiled import Case, cases_of, check_cases, refusal
+from epilogues import epilogue_cases
 from machines import Machine, machine
 from random_graphs import random_case
 
@@ -65,6 +66,10 @@ def _refused(case: Case, on: Machine) -> bool:
     text = refusal(case, on.target)
     assert not text or text.startswith(REFUSED), f"{case.name}: {text}"
     return bool(text)
+
+
+def test_behind_kernels(on: Machine) -> None:
+    check_cases(epilogue_cases(), on)
 
 
 @pytest.mark.parametrize("unit", range(UNITS))
