@@ -1,8 +1,8 @@
 """The compiled law: a graph computes in C what the interpreter says.
 
 Many graphs are compiled into one unit, each as an entry point of its own. Every entry runs twice on
-one thread and twice on two, on an arena filled with bytes that mean nothing: the first time NaN, then
-tiny numbers. Runs on the same number of threads must agree to the bit.
+one thread and twice on two, on an arena filled with bytes that mean nothing: first NaN, then tiny
+numbers. Runs on the same number of threads must agree to the bit.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
-"""Every elementwise operator behind a kernel, with operands that are broadcast, for the compiled law.
+"""Every elementwise operator behind a kernel, with broadcast operands, for the compiled law.
 
-All numbers before the operator are multiples of 1/16 that float32 adds exactly, so that comparisons and
-rounding give the same on every machine.
+All numbers before the operator are multiples of 1/16 that float32 adds exactly, so that comparisons
+and rounding give the same on every machine.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from pockengine.ir.types import Shape
 from pockengine.ir.verify import verify
 from pockengine.ops import OPS
 from pockengine.ops import build as b
-from pockengine.ops.arithmetic import Pow
+from pockengine.ops.arithmetic import Cast, Pow
 from pockengine.ops.conv import Conv
 from pockengine.testing import samples_of
 
@@ -63,12 +63,18 @@ class _Maker:
         """x as an operand of `op`: in its domain, or as truth values."""
         if kind == "b":
             return b.greater(x, b.full((), "f32", 0.25))
-        low, high = (0.25, 3.0) if isinstance(op, Pow) else getattr(op, "domain", (-3.0, 3.0))
-        return b.clip(x, low, high)
+        return b.clip(x, *_domain(op))
+
+
+def _domain(op: Op) -> tuple[float, float]:
+    """Where the operator is defined: C and NumPy do not say what a negative number is as u8."""
+    if isinstance(op, Pow):
+        return 0.25, 3.0
+    return (0.0, 3.0) if op == Cast("u8") else getattr(op, "domain", (-3.0, 3.0))
 
 
 def epilogue_cases() -> list[Case]:
-    """One case for each elementwise operator, setting of its fields, and operand from the kernel."""
+    """For each elementwise operator, setting of its fields, and operand that comes from a kernel."""
     numbers = count()
     return [
         _case(op, kinds, place, next(numbers))
@@ -84,10 +90,8 @@ def _operators() -> Iterator[tuple[Op, str]]:
     for operator in OPS.values():
         for sample in samples_of(operator, "f32"):
             kinds = "".join(a.dtype.kind for a in sample.arrays)
-            wanted = (
-                operator.elementwise and set(kinds) <= {"f", "b"} and "f64" not in str(sample.op)
-            )
-            if wanted and (sample.op, kinds) not in seen:
+            single = set(kinds) <= {"f", "b"} and "f64" not in str(sample.op)
+            if operator.elementwise and single and (sample.op, kinds) not in seen:
                 seen.add((sample.op, kinds))
                 yield sample.op, kinds
 

@@ -1,6 +1,6 @@
 """Machines to run compiled plans on: this one, and others under an emulator.
 
-An emulated plan is the same C as a native one, linked with a small `main` into a static program, which
+An emulated plan is the same C as a native one, linked with a small `main` into a static program. It
 reads calls (entry number, arena) from its standard input and answers each with (status, arena).
 """
 
