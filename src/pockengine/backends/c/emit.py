@@ -78,7 +78,8 @@ def _refuse_unsupported(plan: Plan) -> None:
     bad = sorted({f"{v.op} of {v.type}" for v in values if v.dtype not in CTYPE})
     if bad:
         raise UnsupportedError(
-            "the C back end computes in float32; these values are of another type: " + "; ".join(bad)
+            "the C back end computes in float32; these values are of another type: "
+            + "; ".join(bad)
         )
 
 
@@ -167,7 +168,10 @@ class _StepWriter:
         label = "; ".join(dict.fromkeys(v.source for v in self.step.values if v.source))
         lines = [f"/* {self.number}: {_comment(label)} */"]
         if self.call:
-            lines += [f"{{ {' '.join(self._pointers())} if (!({c})) return 4; }}" for c in self.call.checks]
+            lines += [
+                f"{{ {' '.join(self._pointers())} if (!({c})) return 4; }}"
+                for c in self.call.checks
+            ]
             lines += self._launch(f"{self.function}_pack", self.call.pack_items)
             lines += self._launch(self.function, self.call.items)
         elif self.loop:
@@ -213,7 +217,11 @@ class _StepWriter:
         out = self.names[storage(self._landing)]
         declare = f"{CTYPE[self.anchor.dtype]} *const out = {out};"
         after = self.loop.text() if self.loop else []
-        return [*self._workspace(), declare, *self._blocks(self.call.block, [*self.call.body, *after])]
+        return [
+            *self._workspace(),
+            declare,
+            *self._blocks(self.call.block, [*self.call.body, *after]),
+        ]
 
     @staticmethod
     def _blocks(block: int, body: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from pockengine.ir.types import Shape
 from pockengine.ops.bits import PackBits, UnpackBits
 from pockengine.ops.constant import Full, c_literal
 from pockengine.ops.index import Take
-from pockengine.passes.fuse import is_view, splits
+from pockengine.passes.groups import is_view, splits
 
 CHUNK = 1024  # elements an item of a flat loop
 TILE = 64  # elements a tile of an inner loop that packs or unpacks bits: one 64-bit word
@@ -124,7 +124,9 @@ class Loop:
         """C statements that run the loop over items `b0..b1`."""
         body = self._body()
         if self.space.flat:
-            head = [f"const idx c0 = b0 * {self.item}, c1 = idx_min(b1 * {self.item}, {self.total});"]
+            head = [
+                f"const idx c0 = b0 * {self.item}, c1 = idx_min(b1 * {self.item}, {self.total});"
+            ]
             return ["{", *head, *self._pointer_lines(), *self._inner(body, "c0", "c1"), "}"]
         dims, outer = self.space.dims, len(self.space.dims) - self.space.inner
         lines = ["for (idx row = b0; row < b1; row++) {"]
@@ -167,7 +169,9 @@ class Loop:
                 self._pack(value, self._argument(value.inputs[0], value.inputs[0], loads))
                 stores.append(f"bits_{name}[j] = {self._argument(value.inputs[0], value, loads)};")
                 continue
-            computes.append(f"const {CTYPE[value.dtype]} {name} = {self._expression(value, loads)};")
+            computes.append(
+                f"const {CTYPE[value.dtype]} {name} = {self._expression(value, loads)};"
+            )
             if value in self.step.results:
                 stores.append(f"{self._element(value, value)} = {name};")
         reads = [f"const {ctype} = {source};" for ctype, source in loads.items()]
@@ -312,7 +316,11 @@ def _merged(dims: Shape, fixed: set[int], walks: object) -> Shape:
         rows = walks(dims)  # type: ignore[operator]
         same = all(s[position - 1] == s[position] * dims[position] for s in rows)
         if same and boundary not in fixed:
-            dims = (*dims[: position - 1], dims[position - 1] * dims[position], *dims[position + 1 :])
+            dims = (
+                *dims[: position - 1],
+                dims[position - 1] * dims[position],
+                *dims[position + 1 :],
+            )
         position -= 1
     return dims
 

@@ -22,7 +22,9 @@ def matmul(value: Value, x: list[str], target: Target) -> Call:
     steps = f"1, {depth}" if op.transpose_b else f"{columns}, 1"
     pack = f"pk_pack_b({x[1]}, {steps}, {depth}, {columns}, shared, begin, end);"
     at = f"{x[0]} + b0 * {depth}, {depth}"
-    body = f"pk_gemm({at}, shared, {depth}, {columns}, out + b0 * {columns}, {columns}, b1 - b0, 0);"
+    body = (
+        f"pk_gemm({at}, shared, {depth}, {columns}, out + b0 * {columns}, {columns}, b1 - b0, 0);"
+    )
     return Call(
         rows,
         (body,),
@@ -56,7 +58,9 @@ def _batched_matmul(value: Value, op: MatMul, x: list[str], target: Target) -> C
     ]
     if op.transpose_a:
         if op.transpose_b:
-            raise UnsupportedError(f"the C back end needs {op} rewritten with an explicit transpose")
+            raise UnsupportedError(
+                f"the C back end needs {op} rewritten with an explicit transpose"
+            )
         run = f"pk_gemm_tn(a, {rows}, b, {columns}, 0, {rows}, {columns}, {depth}, c, {columns}, 0, work);"
         scratch = sizes.gemm_tn_scratch(columns, target)
         return Call(prod(batch), (*where, run, "}"), block=1, scratch=scratch)

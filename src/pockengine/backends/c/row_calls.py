@@ -31,7 +31,9 @@ def runs(shape: Shape, axes: Shape) -> tuple[int, int, int] | None:
 def _runs(value: Value, x: Value, axes: Shape) -> tuple[int, int, int]:
     found = runs(x.shape, axes)
     if found is None:
-        raise UnsupportedError(f"the C back end needs {value.op} over neighbouring axes of {x.type}")
+        raise UnsupportedError(
+            f"the C back end needs {value.op} over neighbouring axes of {x.type}"
+        )
     return found
 
 
@@ -145,12 +147,12 @@ def normalize(value: Value, x: list[str], target: Target) -> Call:
         body = f"pk_{name}({given}, {size}, {eps}, out, b0, b1);"
         return Call(outer, (body,), block=block_of(size))
     if outer != 1 or op.kernel.startswith("rms"):
-        raise UnsupportedError(f"the C back end needs {op} over the first or last axes of {source.type}")
+        raise UnsupportedError(
+            f"the C back end needs {op} over the first or last axes of {source.type}"
+        )
     span = f"b0 * {COLUMNS}, idx_min(b1 * {COLUMNS}, {inner})"
     weight, per_sample = _weight(source, x[count:], size)
-    body = (
-        f"pk_normalize_columns{suffix}({given}, {weight}, {per_sample}, {size}, {inner}, {eps}, out, {span});"
-    )
+    body = f"pk_normalize_columns{suffix}({given}, {weight}, {per_sample}, {size}, {inner}, {eps}, out, {span});"
     return Call(-(-inner // COLUMNS), (body,), rows=False)
 
 

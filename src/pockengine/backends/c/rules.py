@@ -1,9 +1,9 @@
 """Rewrites a graph into the forms that the C kernels take. Run before fusion, on any graph.
 
-    Softmax(axis=1)(x)                  ->  Transpose(Softmax(last axis)(Transpose(x)))
-    Sum(axes=(0, 2))(x)                 ->  Sum(0)(Sum(2)(x))
-    MatMul(a^T, b^T)                    ->  MatMul(a^T, Transpose(b))
-    Normalize(axes=(1, 3))(x)           ->  on Transpose(x), where these axes come last
+Softmax(axis=1)(x)                  ->  Transpose(Softmax(last axis)(Transpose(x)))
+Sum(axes=(0, 2))(x)                 ->  Sum(0)(Sum(2)(x))
+MatMul(a^T, b^T)                    ->  MatMul(a^T, Transpose(b))
+Normalize(axes=(1, 3))(x)           ->  on Transpose(x), where these axes come last
 """
 
 from collections.abc import Sequence
