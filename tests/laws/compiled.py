@@ -8,6 +8,7 @@ numbers. Runs on the same number of threads must agree to the bit.
 import ctypes
 import mmap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from machines import Machine
 from pockengine import compiler
 from pockengine.autodiff.reverse import gradients
 from pockengine.backends.c.emit import emit
-from pockengine.errors import UnsupportedError
+from pockengine.errors import GraphError, UnsupportedError
 from pockengine.ir.graph import Graph, Input, leaf
 from pockengine.ir.interpret import interpret
 from pockengine.ir.op import Array, Op, Sample
@@ -64,6 +65,24 @@ def cases_of(operator: type[Op]) -> list[Case]:
     forward = [_forward(sample, f"{i}") for i, sample in enumerate(samples)]
     backward = [_backward(sample, f"{i}") for i, sample in enumerate(samples)]
     return [*forward, *(case for case in backward if case)]
+
+
+def cases_in(dtype: str, operator: type[Op]) -> list[Case]:
+    """The operator's samples with small whole numbers of another type, where it takes that."""
+    cases = []
+    for number, sample in enumerate(samples_of(operator, "f32")):
+        if not any(a.dtype.kind == "f" and np.isfinite(a).all() for a in sample.arrays):
+            continue
+        converted = tuple(_whole(dtype, a) for a in sample.arrays)
+        with suppress(GraphError):  # not of that type
+            cases.append(_forward(replace(sample, arrays=converted), f"{number} in {dtype}"))
+    return cases
+
+
+def _whole(dtype: str, array: Array) -> Array:
+    if array.dtype.kind != "f":
+        return array
+    return np.abs(np.nan_to_num(array, posinf=5, neginf=5)).clip(0, 9).astype(NUMPY[dtype])
 
 
 def _forward(sample: Sample, number: str) -> Case:

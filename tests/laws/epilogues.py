@@ -6,7 +6,7 @@ and rounding give the same on every machine.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count, cycle
+from itertools import count
 
 import numpy as np
 from compiled import Case
@@ -22,7 +22,7 @@ from pockengine.ops.conv import Conv
 from pockengine.testing import samples_of
 
 N, H, W = 2, 3, 2
-CHANNELS = cycle((12, 33, 8))
+CHANNELS = (12, 33, 8)
 POWERS = (0.5, 1.0, 2.0)
 
 
@@ -74,7 +74,7 @@ def _domain(op: Op) -> tuple[float, float]:
 
 
 def epilogue_cases() -> list[Case]:
-    """For each elementwise operator, setting of its fields, and operand that comes from a kernel."""
+    """For each elementwise operator, setting of its fields, and operand to come from a kernel."""
     numbers = count()
     return [
         _case(op, kinds, place, next(numbers))
@@ -98,7 +98,7 @@ def _operators() -> Iterator[tuple[Op, str]]:
 
 def _case(op: Op, kinds: str, place: int, number: int) -> Case:
     maker = _Maker(np.random.default_rng(number))
-    c = next(CHANNELS)
+    c = CHANNELS[number // 3 % 3]
     kernels: tuple[Callable[[int], Value], ...] = (maker.matmul, maker.conv, maker.depthwise)
     x = kernels[number % 3](c)
     shapes = ((c,), (N, 1, 1, c), (), (N, H, W, c), (1, H, 1, 1))

@@ -1,17 +1,23 @@
 """Every operator, compiled: its samples and their gradients compute what `ref` computes."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 from importlib import import_module
+from typing import ClassVar
 
 import pytest
-from compiled import Case, cases_of, check_cases, refusal
+from compiled import Case, cases_in, cases_of, check_cases, refusal
 from epilogues import epilogue_cases
 from machines import Machine, machine
 from random_graphs import random_case
 
-from pockengine.ir.graph import Leaf
+from pockengine.ir.graph import Graph, Input, Leaf, leaf
 from pockengine.ir.op import Op
+from pockengine.ir.types import TensorType
 from pockengine.ops import OPS
+from pockengine.ops.arithmetic import Cast
+from pockengine.ops.conv import Conv
+from pockengine.target import Target
 
 pytestmark = pytest.mark.timeout(900)
 UNITS, GRAPHS = 4, 30  # of random graphs
@@ -61,6 +67,12 @@ def test_operators(module: str, on: Machine) -> None:
     check_cases([case for case in cases if not _refused(case, on)], on)
 
 
+@pytest.mark.parametrize("dtype", ["i64", "u8"])
+def test_other_types(dtype: str, on: Machine) -> None:
+    cases = [case for ops in MODULES.values() for op in ops for case in cases_in(dtype, op)]
+    check_cases([case for case in cases if not _refused(case, on)], on)
+
+
 def _refused(case: Case, on: Machine) -> bool:
     """Whether C refuses the case, for a good reason."""
     text = refusal(case, on.target)
@@ -78,3 +90,41 @@ def test_random_graphs(unit: int, on: Machine, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(import_module("pockengine.backends.c.call"), "BLOCK", 64)
     monkeypatch.setattr(import_module("pockengine.backends.c.loops"), "CHUNK", 64)
     check_cases([random_case(unit * GRAPHS + i) for i in range(GRAPHS)], on)
+
+
+X = TensorType("f32", (1, 2, 2, 2, 1))
+VOLUME = Conv((1, 1, 1), ((0, 0),) * 3, (1, 1, 1), 1, True)
+
+
+@dataclass(frozen=True)
+class Unknown(Op):
+    """An operator that no back end knows."""
+
+    kernel: ClassVar[str] = "unknown"
+
+    def infer(self, x: TensorType) -> TensorType:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("op", "types", "words"),
+    [
+        (
+            Cast("f64"),
+            (X,),
+            "the C back end computes in float32; these values are of ",
+        ),
+        (Cast("f32"), (X.with_dtype("f64"),), "Input(name='x0', type="),
+        (Cast("f64"), (X,), "Cast(dtype='f64') of f64[1,2,2,2,1]"),
+        (
+            VOLUME,
+            (X, X.with_shape(1, 1, 1, 1, 2)),
+            "the C back end convolves over 1 or 2 spatial dims, got Conv(",
+        ),
+        (Unknown(), (X,), "the C back end has no kernel for Unknown()"),
+    ],
+)
+def test_what_c_cannot_do(op: Op, types: tuple[TensorType, ...], words: str) -> None:
+    inputs = tuple(leaf(Input, f"x{i}", t) for i, t in enumerate(types))
+    graph = Graph(inputs, {"y": op(*inputs)})
+    assert words in refusal(Case(str(op), graph, {}), Target.named("avx2"))

@@ -294,6 +294,7 @@ class Pad(Movement):
         amounts = (*self.low, *self.high)
         fits = len(self.low) == len(self.high) == x.rank and all(n >= 0 for n in amounts)
         require(fits, self, f"{x.rank} amounts >= 0 on each side", x)
+        require(x.is_float or math.isfinite(self.value), self, "a finite value for integers", x)
         sizes = zip(self.low, x.shape, self.high, strict=True)
         return x.with_shape(*(sum(parts) for parts in sizes))
 
@@ -336,6 +337,7 @@ class Pad(Movement):
         x = TensorType("f32", (2, 3))
         yield ErrorSample(cls((1,), (1,), 0.0), (x,), "2 amounts >= 0 on each side")
         yield ErrorSample(cls((0, -1), (0, 0), 0.0), (x,), "2 amounts >= 0")
+        yield ErrorSample(cls((1, 0), (0, 0), -math.inf), (x.with_dtype("i32"),), "a finite value")
 
 
 @dataclass(frozen=True)
