@@ -8,7 +8,7 @@ Every stage is a pure function; each graph is verified, and an observer can prin
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from pockengine.autodiff.objective import CrossEntropy, Loss, OwnOutput, as_loss
+from pockengine.autodiff.objective import Loss, OwnOutput, as_loss
 from pockengine.autodiff.training import (
     Recipe,
     accumulating_graphs,
@@ -169,11 +169,11 @@ def _forward(
         return verify(made)
 
     graph = seen("mode", simplify(graph))
-    graph = seen("fold", prune(fold(graph, changing)))  # before layout: it knows channels-first only
+    graph = seen("fold", prune(fold(graph, changing)))  # knows channels-first only
     if target.backend == "c":
         graph, layouts = channels_last(graph)
         graph = seen("layout", prune(simplify(graph)))
-        graph = seen("lower", prune(simplify(lower(graph))))  # before autodiff: gradients come out lowered
+        graph = seen("lower", prune(simplify(lower(graph))))  # so gradients come out lowered
     return seen("forward", _cleaned(graph, changing)), layouts
 
 
@@ -207,7 +207,7 @@ def _at_batch(graph: Graph, batch: int) -> Graph:
     fixed = next((v.shape[0] for v in graph.inputs if v.shape), batch)
     if fixed != batch:
         raise InputError(
-            f"the model was exported for a batch of {fixed}, not {batch}; compile for batch={fixed}, "
-            "or export it with a dynamic first dimension"
+            f"the model was exported for a batch of {fixed}, not {batch}; compile for "
+            f"batch={fixed}, or export it with a dynamic first dimension"
         )
     return graph

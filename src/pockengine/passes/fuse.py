@@ -1,10 +1,10 @@
-"""Groups a graph into steps: a kernel with the elementwise work behind it, or one loop over elements.
+"""Groups a graph into steps: a kernel with the elementwise work behind it, or one loop.
 
-    Conv -> Add(bias) -> Clip -> Greater   becomes one step: the kernel computes a block of rows, and the
-                                           loop behind it runs while the block is in the cache
+    Conv -> Add(bias) -> Clip -> Greater   becomes one step: the kernel computes a block of rows,
+                                           and the loop behind it runs while they are in the cache
 
-passes/groups.py decides what is computed together, passes/sink.py what is rather computed again than
-stored; here the groups become steps.
+passes/groups.py decides what is computed together, passes/sink.py what is rather computed again
+than stored; here the groups become steps.
 """
 
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ class _Steps:
                 self.computed.setdefault(value, []).append(group)
 
     def step(self, group: Group) -> Step:
-        """The step of a group: its values, those that must be stored, and what may be overwritten."""
+        """The step of a group: its values, those to be stored, and what may be overwritten."""
         results = tuple(v for v in group.values if self._is_stored(v, group))
         anchor = anchor_of(group.values)
         landing = landing_of(anchor, results, self.updates)
@@ -81,7 +81,7 @@ class _Steps:
 def _inplace(
     group: Group, values: tuple[Value, ...], results: tuple[Value, ...], landing: Value | None
 ) -> tuple[tuple[Value, Value], ...]:
-    """Results that may take over an operand's bytes: read at the same index only, same item size."""
+    """Results that may take over an operand's bytes: of one size, read at the same index only."""
     if isinstance(group.values[0].op, Put):
         return ((group.values[0], storage(group.values[0].inputs[0])),)
     if not group.open:

@@ -1,11 +1,11 @@
 """Which values are computed together: groups, each one step.
 
-Groups are numbered in the order in which they are made, and a value only ever joins the group of its
-latest operand. So every operand of a group comes from the same group or an earlier one: running groups
-in that order is correct, and no cycle can appear.
+Groups are numbered in the order in which they are made, and a value only ever joins the group of
+its latest operand. So every operand of a group comes from the same group or an earlier one: running
+groups in that order is correct, and no cycle can appear.
 
-What is virtual is computed inside each step that reads it, and never stored: scalars, index patterns,
-and data movement with a single elementwise reader.
+What is virtual is computed inside each step that reads it, and never stored: scalars, index
+patterns, and data movement with a single elementwise reader.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ RowLength = Callable[[Value], int | None]
 
 
 def boundaries(shape: Shape) -> frozenset[int]:
-    """The flat strides at which an index of `shape` turns over: its suffix products, ends left out."""
+    """The flat strides at which an index of `shape` turns over: suffix products, ends left out."""
     products, total = set(), 1
     for dim in reversed(shape):
         total *= dim
@@ -50,7 +50,7 @@ def splits(value: Value) -> frozenset[int]:
 
 @dataclass
 class Group:
-    """The values of one step; `space` is the flat size of its loop, `cuts` the boundaries in use."""
+    """The values of one step; `space` is the flat size of its loop, `cuts` its boundaries."""
 
     index: int
     space: int
@@ -73,7 +73,7 @@ class Grouping:
             self.place(value)
 
     def place(self, value: Value) -> None:
-        """Puts a value into the group of its latest operand where that is possible, else a new one."""
+        """Puts a value into the group of its latest operand where possible, else a new one."""
         if isinstance(value.op, Leaf) or value.op.alias or self._virtual(value):
             return
         group = self._latest(value)
@@ -92,7 +92,7 @@ class Grouping:
         return len(readers) == 1 and readers[0].op.elementwise and _same_size(value, readers[0])
 
     def stored_operands(self, value: Value) -> list[tuple[Value, bool]]:
-        """The stored values that computing `value` reads, with whether it reads them index by index."""
+        """The stored values that computing `value` reads, and whether index by index."""
         found: list[tuple[Value, bool]] = []
         for operand in value.inputs:
             owner = storage(operand)
@@ -142,7 +142,8 @@ class Grouping:
     def cuts_of(self, value: Value) -> frozenset[int]:
         """The boundaries of a value and of the virtual operands that are computed with it.
 
-        An operand that is broadcast adds none: the value itself is cut wherever its shape turns over.
+        An operand that is broadcast adds none: the value itself is cut wherever its shape turns
+        over.
         """
         virtual = [v for v in value.inputs if v not in self.group_of and is_view(v)]
         whole = [v for v in virtual if v.type.size == self.space_of(value)]
@@ -164,8 +165,8 @@ class Grouping:
 def _weights_first(graph: Graph) -> list[Value]:
     """The values in an order that has those that no input reaches first.
 
-    Otherwise a product with a small number made of weights would seem to come late, and would not join
-    the kernel whose result it scales.
+    Otherwise a product with a small number made of weights would seem to come late, and would not
+    join the kernel whose result it scales.
     """
     reached: set[Value] = set()
     for value in graph.values():

@@ -1,11 +1,11 @@
 """Moves elementwise work to where it is read, and repeats it there rather than keep its result.
 
-    1. t = m * 0.9 alone, m' = t + g behind a product   ->  both behind the product: t is never stored
+    1. t = m * 0.9 alone, m' = t + g behind a product   ->  both behind it: t is never stored
     2. s = sigmoid(x) read in the forward and in the
        backward pass, x being kept anyway               ->  s is computed twice and never stored
 
-A move must not make more bytes live longer than it saves. A value is repeated only where all that it is
-computed from is there anyway.
+A move must not make more bytes live longer than it saves. A value is repeated only where all that
+it is computed from is there anyway.
 """
 
 from pockengine.ir.op import Value
@@ -97,7 +97,7 @@ class _Sink:
         )
 
     def chain(self, value: Value, group: Group, depth: int) -> list[Value]:
-        """What the group must compute to have the value without it being stored; [] if it cannot."""
+        """What the group must compute to have the value without storing it; [] if it cannot."""
         if not value.op.elementwise or not self.grouping.fits(value, group):
             return []
         found: list[Value] = []

@@ -15,8 +15,9 @@ class Call:
     """C statements for the items of one value.
 
     `body` may use b0, b1, out, work (this thread's workspace of `scratch` floats) and shared (a
-    workspace of `shared` floats for all threads, filled by `pack` over `pack_items` before). `checks`
-    are C conditions that must hold before anything runs. `rows` says that an item is a whole row.
+    workspace of `shared` floats for all threads, filled by `pack` over `pack_items` before).
+    `checks` are C conditions that must hold before anything runs. `rows` says that an item is a
+    whole row.
     """
 
     items: int

@@ -3,8 +3,8 @@
     static void train_12(void *ctx, int thread, idx begin, idx end)      items begin..end of step 12
     POCK_EXPORT int pock_train(void *arena, size_t bytes, pk_pool *pool) runs the steps in order
 
-An entry point returns 0, or the code of what it refused (see STATUS). It checks the arena it is given,
-calls no allocator, and touches nothing but the arena.
+An entry point returns 0, or the code of what it refused (see STATUS). It checks the arena it is
+given, calls no allocator, and touches nothing but the arena.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,8 @@ def emit(plan: Plan, target: Target) -> str:
     tail = [
         f"POCK_EXPORT size_t pock_arena_bytes(void) {{ return {plan.arena_bytes}; }}",
         "POCK_EXPORT size_t pock_pool_bytes(void) { return sizeof(pk_pool); }",
-        "POCK_EXPORT int pock_start(pk_pool *pool, int threads) { return pk_pool_start(pool, threads); }",
+        "POCK_EXPORT int pock_start(pk_pool *pool, int threads) {"
+        " return pk_pool_start(pool, threads); }",
         "POCK_EXPORT void pock_stop(pk_pool *pool) { pk_pool_stop(pool); }",
     ]
     return "\n".join([*head, *bodies, *tail, ""])

@@ -19,7 +19,7 @@ def _bytes(value: Value, elements: int) -> int:
 
 
 def put(value: Value, x: list[str], target: Target) -> Call:
-    """(x, piece): x with some indices replaced; where the result lies on x, only those are written."""
+    """(x, piece): x with some indices replaced; in place, only those are written."""
     op: Any = value.op
     outer, size, inner = _around(value.shape, op.axis)
     count = len(op.indices)
@@ -58,7 +58,7 @@ def _in_range(indices: str, count: int, size: int) -> str:
 
 
 def scatter_add(value: Value, x: list[str], target: Target) -> Call:
-    """(indices, g): zeros, with g[.., k, ..] added at indices[k]; in order, so the sum is the same."""
+    """(indices, g): zeros, with g[.., k, ..] added at indices[k], always in the same order."""
     op: Any = value.op
     outer, size, inner = _around(value.shape, op.axis)
     count = value.inputs[0].type.size
@@ -67,7 +67,8 @@ def scatter_add(value: Value, x: list[str], target: Target) -> Call:
         f"memset(out + o * {size * inner}, 0, {_bytes(value, size * inner)});",
         f"for (idx k = 0; k < {count}; k++)",
         f"for (idx i = 0; i < {inner}; i++)",
-        f"out[(o * {size} + (idx){x[0]}[k]) * {inner} + i] += {x[1]}[(o * {count} + k) * {inner} + i];",
+        f"out[(o * {size} + (idx){x[0]}[k]) * {inner} + i] += "
+        f"{x[1]}[(o * {count} + k) * {inner} + i];",
         "}",
     )
     return Call(outer, body, checks=(_in_range(x[0], count, size),))

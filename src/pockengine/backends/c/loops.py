@@ -1,9 +1,10 @@
 """Writes the loop of a step: every elementwise value of the group, in one pass over its elements.
 
-A loop runs over items `begin..end`, an item being one row of `row` elements (or a chunk of a flat range).
-The index space is cut into dims at the boundaries that broadcasting and data movement need; neighbours
-that every operand walks alike are merged again, so that most loops end up flat or rows x columns. The
-body loads all operands first and stores all results last: a result may lie on an operand's bytes.
+A loop runs over items `begin..end`, an item being one row of `row` elements (or a chunk of a flat
+range). The index space is cut into dims at the boundaries that broadcasting and data movement need;
+neighbours that every operand walks alike are merged again, so that most loops end up flat or rows x
+columns. The body loads all operands first and stores all results last: a result may lie on an
+operand's bytes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -50,7 +51,7 @@ class Space:
 
 @dataclass
 class Loop:
-    """The loop over the elementwise values of one step. `row` is given by the kernel before it, if any.
+    """The loop over the elementwise values of one step. A kernel before it gives `row`.
 
     `names` maps a stored value to the C variable that points to it.
     """
@@ -86,7 +87,7 @@ class Loop:
     # ------------------------------------------------------------------ the index space
 
     def _inlined(self, value: Value) -> bool:
-        """A view is loaded by index where it is read, unless it is stored or read through a reshape."""
+        """A view is loaded by index where it is read, unless stored or read through a reshape."""
         return is_view(value) and value not in self.step.results and value not in self.reshaped
 
     def _space(self) -> Space:
@@ -268,7 +269,7 @@ class Loop:
         return " + ".join([start, *terms])
 
     def _unpack(self, value: Value) -> str:
-        """The bit of the current element: of a word for a whole tile, where tiles start at a byte."""
+        """The bit of the current element: of a word for a whole tile where tiles start at bytes."""
         word = f"word_{self.inner[value]}"
         source = self.names[storage(value.inputs[0])]
         starts = (self.item,) if self.space.flat else self.space.suffixes[:-1]

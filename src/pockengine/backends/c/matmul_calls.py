@@ -61,9 +61,12 @@ def _batched_matmul(value: Value, op: MatMul, x: list[str], target: Target) -> C
             raise UnsupportedError(
                 f"the C back end needs {op} rewritten with an explicit transpose"
             )
-        run = f"pk_gemm_tn(a, {rows}, b, {columns}, 0, {rows}, {columns}, {depth}, c, {columns}, 0, work);"
+        product = (
+            f"pk_gemm_tn(a, {rows}, b, {columns}, 0, {rows}, {columns}, {depth}, "
+            f"c, {columns}, 0, work);"
+        )
         scratch = sizes.gemm_tn_scratch(columns, target)
-        return Call(prod(batch), (*where, run, "}"), block=1, scratch=scratch)
+        return Call(prod(batch), (*where, product, "}"), block=1, scratch=scratch)
     steps = f"1, {depth}" if op.transpose_b else f"{columns}, 1"
     panels = sizes.panels(columns, target)
     run = (
@@ -75,7 +78,7 @@ def _batched_matmul(value: Value, op: MatMul, x: list[str], target: Target) -> C
 
 
 def _batch_offset(own: Shape, batch: Shape) -> str:
-    """The C expression of a matrix's number, given that of the result's; broadcast dims stay at 0."""
+    """The C expression of a matrix's number from the result's; broadcast dims stay at 0."""
     if prod(own) == prod(batch):
         return "item"
     own = (1,) * (len(batch) - len(own)) + own

@@ -84,7 +84,7 @@ def adaptive_max_pool_grad(value: Value, x: list[str], target: Target) -> Call:
 
 
 def resize(value: Value, x: list[str], target: Target) -> Call:
-    """Both directions: each output pixel is a weighted sum of a few input pixels, known by tables."""
+    """Both directions: an output pixel is a weighted sum of a few input pixels, known by tables."""
     op, source = value.op, value.inputs[0].shape
     assert isinstance(op, (Resize, ResizeGrad))
     if not op.channels_last or len(source) > 4:
@@ -106,7 +106,8 @@ def resize(value: Value, x: list[str], target: Target) -> Call:
         "for (int p = row_start[i]; p < row_start[i + 1]; p++)",
         "for (int q = column_start[j]; q < column_start[j + 1]; q++) {",
         "const float weight = row_weight[p] * column_weight[q];",
-        f"const float *const from = {x[0]} + ((image * {h} + row_at[p]) * {w} + column_at[q]) * {c};",
+        f"const float *const from = {x[0]} + "
+        f"((image * {h} + row_at[p]) * {w} + column_at[q]) * {c};",
         f"for (idx k = 0; k < {c}; k++) y[k] += weight * from[k];",
         "}",
         "}",

@@ -1,4 +1,4 @@
-"""Reductions, softmax, normalisation and cross entropy: kernels over the rows or columns of a matrix."""
+"""Reductions, softmax, normalisation, cross entropy: kernels over rows or columns of a matrix."""
 
 from math import prod
 from typing import Any
@@ -38,7 +38,7 @@ def _runs(value: Value, x: Value, axes: Shape) -> tuple[int, int, int]:
 
 
 def _split(outer: int, inner: int) -> tuple[int, str, bool]:
-    """Items of a reduction, the C arguments (outer0, outer1, inner0, inner1), and whether by rows."""
+    """Items of a reduction, the C arguments (outer0, outer1, inner0, inner1), whether by rows."""
     if outer > 1 or inner == 1:
         return outer, f"b0, b1, 0, {inner}", True
     items = -(-inner // COLUMNS)
@@ -68,7 +68,8 @@ def _plain_reduce(value: Value, x: str, kind: str, outer: int, size: int, inner:
         f"for (idx o = b0; o < b1; o++) for (idx i = 0; i < {inner}; i++) {{",
         f"const typeof(*{x}) *const from = {x} + o * {size * inner} + i, x0 = from[0];",
         f"typeof(*out) y = {start};",
-        f"for (idx k = 0; k < {size}; k++) {{ const typeof(*{x}) x = from[k * {inner}]; y = {change}; }}",
+        f"for (idx k = 0; k < {size}; k++) {{ "
+        f"const typeof(*{x}) x = from[k * {inner}]; y = {change}; }}",
         f"out[o * {inner} + i] = y;",
         "}",
     )
@@ -152,7 +153,8 @@ def normalize(value: Value, x: list[str], target: Target) -> Call:
         )
     span = f"b0 * {COLUMNS}, idx_min(b1 * {COLUMNS}, {inner})"
     weight, per_sample = _weight(source, x[count:], size)
-    body = f"pk_normalize_columns{suffix}({given}, {weight}, {per_sample}, {size}, {inner}, {eps}, out, {span});"
+    numbers = f"{weight}, {per_sample}, {size}, {inner}, {eps}"
+    body = f"pk_normalize_columns{suffix}({given}, {numbers}, out, {span});"
     return Call(-(-inner // COLUMNS), (body,), rows=False)
 
 
