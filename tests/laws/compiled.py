@@ -80,9 +80,10 @@ def cases_in(dtype: str, operator: type[Op]) -> list[Case]:
 
 
 def _whole(dtype: str, array: Array) -> Array:
+    """Numbers from 1 to 9: nobody says what a division by zero gives."""
     if array.dtype.kind != "f":
         return array
-    return np.abs(np.nan_to_num(array, posinf=5, neginf=5)).clip(0, 9).astype(NUMPY[dtype])
+    return np.abs(np.nan_to_num(array, posinf=5, neginf=5)).clip(1, 9).astype(NUMPY[dtype])
 
 
 def _forward(sample: Sample, number: str) -> Case:
