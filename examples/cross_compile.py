@@ -15,7 +15,7 @@ from pockengine.errors import ArtifactError
 def main() -> None:
     graph = pe.import_onnx(HERE / "base_network.onnx")
     scheme = pe.UpdateScheme.head_only(graph)
-    for name in ("avx2", "neon-linux"):
+    for name in ("avx2", "neon-linux", "neon-macos"):
         target = pe.Target.named(name, threads=2)
         program = pe.compile(graph, scheme=scheme, batch=4, target=target)
         program.save(f"{name}.pock")
