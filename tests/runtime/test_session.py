@@ -385,6 +385,26 @@ def test_calls_from_two_threads_wait_for_each_other(still: Program) -> None:
         assert same_bits(session.state_dict(), alone.state_dict())
 
 
+def test_an_interrupt_during_a_step_counts_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python raises it when the native call, which runs to its end, has returned."""
+    program = image_program(seeded(ConvNet), accumulate=2)
+    with pe.Session(program) as session, pe.Session(program) as alone:
+        run = session._executable.run
+
+        def interrupted(entry: str, arena: Array) -> int:
+            run(entry, arena)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(session._executable, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.step(*images(4, 1), LR)
+        monkeypatch.undo()
+        session.step(*images(4, 2), LR)
+        for seed in (1, 2):
+            alone.step(*images(4, seed), LR)
+        assert same_bits(session.state_dict(), alone.state_dict())
+
+
 # ---- files ---------------------------------------------------------------------------------------
 
 
