@@ -20,7 +20,8 @@ from pockengine.ops.conv import Conv
 from pockengine.target import Target
 
 pytestmark = pytest.mark.timeout(900)
-UNITS, GRAPHS = 4, 30  # of random graphs
+GRAPHS = 30  # random graphs in a unit
+UNITS = [0, *(pytest.param(unit, marks=pytest.mark.slow) for unit in (1, 2, 3))]
 
 # What the C back end refuses, and rightly: other precisions, volumes, and gradients that autodiff
 # does not make, because the layout is chosen before it.
@@ -67,6 +68,7 @@ def test_operators(module: str, on: Machine) -> None:
     check_cases([case for case in cases if not _refused(case, on)], on)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["i64", "u8"])
 def test_other_types(dtype: str, on: Machine) -> None:
     cases = [case for ops in MODULES.values() for op in ops for case in cases_in(dtype, op)]
@@ -84,7 +86,7 @@ def test_behind_kernels(on: Machine) -> None:
     check_cases(epilogue_cases(), on)
 
 
-@pytest.mark.parametrize("unit", range(UNITS))
+@pytest.mark.parametrize("unit", UNITS)
 def test_random_graphs(unit: int, on: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fusion puts together, in blocks so small that every thread has several."""
     monkeypatch.setattr(import_module("pockengine.backends.c.call"), "BLOCK", 64)
