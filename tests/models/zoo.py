@@ -539,7 +539,8 @@ ZOO: dict[str, Entry] = {
             "ResNet", embedding_size=8, hidden_sizes=[16, 24, 32, 48], depths=[1, 1, 2, 1]
         ),
         pixels(48),
-        True,
+        slow=True,
+        lr=0.003,
     ),
     "convnextv2": Entry(
         hugging_face("ConvNextV2", hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 2, 1]),
@@ -579,7 +580,8 @@ ZOO: dict[str, Entry] = {
             n_attn_blocks=[1, 1, 1],
         ),
         pixels(64),
-        True,
+        slow=True,
+        lr=0.003,
     ),
     "segformer": Entry(
         hugging_face(
