@@ -20,6 +20,7 @@ def check(name: str, scheme_name: str, backend: str) -> None:
     selection = scheme.resolve(graph)
     got = compiled_run(entry, graph, scheme, pe.Target.host(backend=backend, threads=1), entry.lr)
     wanted = torch_run(entry, selection, entry.lr)
+    assert set(got.state) == set(wanted.state)
     np.testing.assert_allclose(got.losses, wanted.losses, rtol=1e-4)
     assert worst_change(graph.data, got, wanted, set(selection)) < 1e-3
     frozen = {n for n in graph.params if n not in selection}
