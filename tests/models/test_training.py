@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 from training import SCHEMES, compiled_run, torch_run, untouched, worst_change
-from zoo import ZOO
+from zoo import QUICK, ZOO, models
 
 import pockengine as pe
 
 # PyTorch's own float32 and float64 part at its first steps, whatever the rate.
 CHAOTIC = ("levit",)
-FAST = [name for name, entry in ZOO.items() if not entry.slow]
-SLOW = [name for name, entry in ZOO.items() if entry.slow and name not in CHAOTIC]
+MODELS = [name for name in ZOO if name not in CHAOTIC]
 
 
 def check(name: str, scheme_name: str, backend: str) -> None:
@@ -29,20 +28,13 @@ def check(name: str, scheme_name: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", models(MODELS))
 def test_ten_steps(name: str, scheme: str) -> None:
     check(name, scheme, "c")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", SLOW)
-def test_ten_steps_of_other_models(name: str, scheme: str) -> None:
-    check(name, scheme, "c")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", [*FAST, *SLOW])
+@pytest.mark.parametrize("name", QUICK)
 def test_ten_steps_by_the_oracle(name: str, scheme: str) -> None:
     check(name, scheme, "numpy")

@@ -4,12 +4,14 @@ Each keeps the structure of the original (every operator, every kind of block) a
 sizes that take a second or two. Dropout is off, so that PyTorch's training is comparable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 import transformers
+from _pytest.mark import ParameterSet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +24,6 @@ class Entry:
 
     make: Callable[[], nn.Module]
     inputs: Callable[[int], tuple[Tensor, ...] | dict[str, Tensor]]
-    slow: bool = False
     frozen: bool = False  # batch norms keep their statistics
     lr: float = 0.01
 
@@ -525,13 +526,11 @@ ZOO: dict[str, Entry] = {
     "hf_mobilenetv2": Entry(
         hugging_face("MobileNetV2", depth_multiplier=0.25, image_size=32, min_depth=8),
         pixels(32),
-        slow=True,
         frozen=True,  # one position an image is left at the end: too few for statistics
     ),
     "hf_mobilenetv1": Entry(
         hugging_face("MobileNetV1", depth_multiplier=0.25, image_size=32, min_depth=8),
         pixels(32),
-        slow=True,
         frozen=True,  # one position an image is left at the end: too few for statistics
     ),
     "hf_resnet": Entry(
@@ -539,13 +538,11 @@ ZOO: dict[str, Entry] = {
             "ResNet", embedding_size=8, hidden_sizes=[16, 24, 32, 48], depths=[1, 1, 2, 1]
         ),
         pixels(48),
-        slow=True,
         lr=0.003,
     ),
     "convnextv2": Entry(
         hugging_face("ConvNextV2", hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 2, 1]),
         pixels(64),
-        True,
     ),
     "swinv2": Entry(
         hugging_face(
@@ -558,7 +555,6 @@ ZOO: dict[str, Entry] = {
             window_size=4,
         ),
         pixels(32),
-        True,
     ),
     "mobilevit": Entry(
         hugging_face(
@@ -569,7 +565,6 @@ ZOO: dict[str, Entry] = {
             neck_hidden_sizes=[8, 8, 12, 16, 20, 24, 32],
         ),
         pixels(64),
-        True,
     ),
     "mobilevitv2": Entry(
         hugging_face(
@@ -580,7 +575,6 @@ ZOO: dict[str, Entry] = {
             n_attn_blocks=[1, 1, 1],
         ),
         pixels(64),
-        slow=True,
         lr=0.003,
     ),
     "segformer": Entry(
@@ -591,7 +585,6 @@ ZOO: dict[str, Entry] = {
             num_attention_heads=[1, 2, 2, 3],
         ),
         pixels(64),
-        True,
     ),
     "deit": Entry(
         hugging_face(
@@ -604,7 +597,6 @@ ZOO: dict[str, Entry] = {
             intermediate_size=48,
         ),
         pixels(16),
-        True,
     ),
     "dinov2": Entry(
         hugging_face(
@@ -617,7 +609,6 @@ ZOO: dict[str, Entry] = {
             mlp_ratio=2,
         ),
         pixels(28),
-        True,
     ),
     "beit": Entry(
         hugging_face(
@@ -631,7 +622,6 @@ ZOO: dict[str, Entry] = {
             use_relative_position_bias=True,
         ),
         pixels(16),
-        True,
     ),
     "levit": Entry(
         hugging_face(
@@ -643,12 +633,10 @@ ZOO: dict[str, Entry] = {
             key_dim=[8, 8, 8],
         ),
         pixels(64),
-        slow=True,
     ),
     "cvt": Entry(
         hugging_face("Cvt", embed_dim=[8, 16, 24], num_heads=[1, 2, 3], depth=[1, 2, 3]),
         pixels(48),
-        True,
     ),
     "bit": Entry(
         hugging_face(
@@ -659,13 +647,11 @@ ZOO: dict[str, Entry] = {
             num_groups=4,
         ),
         pixels(48),
-        slow=True,
         lr=0.003,
     ),
     "poolformer": Entry(
         hugging_face("PoolFormer", hidden_sizes=[8, 16, 16, 24], depths=[1, 1, 1, 1]),
         pixels(64),
-        True,
     ),
     "pvt": Entry(
         hugging_face(
@@ -676,15 +662,13 @@ ZOO: dict[str, Entry] = {
             num_attention_heads=[1, 2, 2, 3],
         ),
         pixels(64),
-        True,
     ),
     "swiftformer": Entry(
         hugging_face("SwiftFormer", image_size=64, depths=[1, 1, 1, 1], embed_dims=[8, 12, 16, 24]),
         pixels(64),
-        True,
     ),
-    "roberta": Entry(hugging_face("Roberta", _TEXT_HEAD, **_TEXT), tokens(), True),
-    "albert": Entry(hugging_face("Albert", _TEXT_HEAD, embedding_size=16, **_TEXT), tokens(), True),
+    "roberta": Entry(hugging_face("Roberta", _TEXT_HEAD, **_TEXT), tokens()),
+    "albert": Entry(hugging_face("Albert", _TEXT_HEAD, embedding_size=16, **_TEXT), tokens()),
     "electra": Entry(
         hugging_face("Electra", _TEXT_HEAD, embedding_size=16, **_TEXT), tokens(), True
     ),
@@ -700,7 +684,6 @@ ZOO: dict[str, Entry] = {
             pad_token_id=59,
         ),
         tokens(),
-        True,
     ),
     "t5_encoder": Entry(
         lambda: Pooled(
@@ -717,7 +700,6 @@ ZOO: dict[str, Entry] = {
             32,
         ),
         tokens(),
-        True,
     ),
     "wav2vec2": Entry(
         hugging_face(
@@ -735,11 +717,17 @@ ZOO: dict[str, Entry] = {
             num_conv_pos_embedding_groups=4,
         ),
         lambda batch: {"input_values": torch.randn(batch, 1600)},
-        True,
     ),
     "llama": Entry(
         hugging_face("Llama", _TEXT_HEAD, num_key_value_heads=1, pad_token_id=59, **_TEXT),
         tokens(),
-        True,
     ),
 }
+
+QUICK = ("mlp", "cnn1d", "mobilenetv2", "unet", "vit", "bert")
+
+
+def models(names: Iterable[str]) -> list[ParameterSet]:
+    """The names as test parameters; all but the quick ones are left out of `make check`."""
+    slow = pytest.mark.slow
+    return [pytest.param(name, marks=() if name in QUICK else slow) for name in names]
