@@ -69,7 +69,7 @@ def test_an_interrupted_write_leaves_no_entry(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("pockengine.data.cache.os.replace", killed)
+        patch.setattr("pockengine.files.os.replace", killed)
         fetch("toy")
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
     assert fetch("toy").read_bytes() == CONTENT

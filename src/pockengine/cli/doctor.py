@@ -13,9 +13,9 @@ from rich.table import Table
 
 import pockengine as pe
 from pockengine.cli.options import Json
-from pockengine.data.cache import cache_dir
 from pockengine.demo.personalise import HERE
 from pockengine.errors import InputError, PockError
+from pockengine.files import cache_dir
 
 
 def doctor(as_json: Json = False) -> None:

@@ -14,8 +14,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pockengine.data.cache import cache_dir, write_atomically
 from pockengine.errors import AssetError
+from pockengine.files import cache_dir, write_atomically
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from pockengine.data.assets import fetch
-from pockengine.data.cache import write_atomically
 from pockengine.data.pickled import load_pickled_npy
 from pockengine.data.windows import Floats, Labels
+from pockengine.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """The way back to ONNX: the file that a model came from, with its tuned weights in place."""
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 import onnx
 
 from pockengine.errors import InputError
+from pockengine.files import write_atomically
 from pockengine.frontends.onnx_read import (
     PROTOBUF_LIMIT,
     ModelSource,
@@ -57,7 +56,7 @@ def write_back(source: ModelSource, state_dict: Mapping[str, Array], path: str |
             _replace(tensor, name, np.asarray(state_dict[name]))
         elif tensor.data_location == onnx.TensorProto.EXTERNAL:
             tensor.CopyFrom(with_internal_data(tensor, folder))
-    _write_whole(_serialized(model), Path(path))
+    write_atomically(Path(path), _serialized(model))
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
@@ -100,17 +99,3 @@ def _serialized(model: onnx.ModelProto) -> bytes:
             f"the tuned model takes {model.ByteSize()} bytes, an ONNX file holds at most 2 GiB"
         )
     return bytes(model.SerializeToString())
-
-
-def _write_whole(data: bytes, path: Path) -> None:
-    """Written beside, synced and renamed, so that a kill leaves the old file or the new one."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

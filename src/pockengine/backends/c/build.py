@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pockengine.backends.c import sizes
 from pockengine.errors import CompileFailedError, CompilerMissingError
+from pockengine.files import cache_dir
 from pockengine.target import Target
 
 KERNELS = Path(__file__).parent / "kernels"
@@ -95,7 +96,9 @@ def kernel_library(target: Target) -> Path:
     """
     compiler = find_compiler()
     flags = _compile_flags(compiler, target)
-    entry = cache_folder() / f"kernels-{_key(compiler, flags)}.o"
+    folder = cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = folder / f"kernels-{_key(compiler, flags)}.o"
     if not entry.exists():
         with _lock(entry.with_suffix(".lock")):
             if not entry.exists():  # another process may have built it while this one waited
@@ -120,13 +123,6 @@ def build_unit(source: str, target: Target, out_path: Path) -> Path:
             flags = _compile_flags(compiler, target)
             _run(compiler, [*flags, "unit.c", str(library), *link, "-o", str(partial)], folder)
     return out_path
-
-
-def cache_folder() -> Path:
-    """The folder in POCKENGINE_CACHE, else ~/.cache/pockengine; created when it does not exist."""
-    folder = Path(os.environ.get("POCKENGINE_CACHE") or Path.home() / ".cache" / "pockengine")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _compile_flags(compiler: Compiler, target: Target) -> list[str]:
