@@ -56,7 +56,7 @@ def _tokens(batch: int) -> dict[str, torch.Tensor]:
     }
 
 
-def mobilenet_v2(*, tf_padding: bool = True) -> nn.Module:
+def mobilenet_v2(*, tf_padding: bool = False) -> nn.Module:
     """MobileNetV2 of width 1. `tf_padding` is TensorFlow's: an operator before the convolution."""
     config = MobileNetV2Config(
         num_labels=CLASSES, tf_padding=tf_padding, classifier_dropout_prob=0.0

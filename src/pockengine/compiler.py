@@ -130,7 +130,7 @@ def schedule(graph: Graph, target: Target) -> Schedule:
     """The steps of one entry point, in an order with a small peak."""
     if target.backend == "numpy":
         return reorder(fuse(graph))
-    ready = prune(c.canonical(graph))
+    ready = verify(prune(c.canonical(graph)))
     return reorder(c.with_workspace(fuse(ready, c.row_length), target))
 
 
@@ -153,8 +153,8 @@ def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts
     graphs = {name: _backward(graph, name, changing, observe) for name, graph in raw.items()}
     judged = evaluation_graph(still, job.loss)
     metrics = {n: v for n, v in judged.outputs.items() if n not in still.outputs or n == "loss"}
-    graphs["evaluate"] = _cleaned(replace(judged, outputs=metrics), changing)
-    graphs["predict"] = _cleaned(still, changing)
+    graphs["evaluate"] = verify(_cleaned(replace(judged, outputs=metrics), changing))
+    graphs["predict"] = still
     return graphs, layouts | more
 
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pockengine.autodiff.objective import CrossEntropy, Loss
+from pockengine.autodiff.objective import CrossEntropy, Loss, OwnOutput
 from pockengine.backends.code import Code
 from pockengine.ir.graph import Graph, Leaf, Param, State
 from pockengine.ir.op import Array, Value
 from pockengine.ir.schedule import Schedule
 from pockengine.ir.text import print_graph
 from pockengine.ir.types import TensorType
+from pockengine.passes.samples import keeps_samples_apart
 from pockengine.plan.planner import Plan
 from pockengine.plan.report import peak_by_kind, to_json
 from pockengine.runtime import program as runtime
@@ -136,9 +137,10 @@ def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> ru
         plan.arena_bytes,
         job.batch,
         job.target.threads,
-        job.accumulate,
-        classes,
-        ignored,
+        accumulate=job.accumulate,
+        full_batches=not (isinstance(loss, OwnOutput) or keeps_samples_apart(job.graph)),
+        classes=classes,
+        ignore_index=ignored,
         aliases=job.graph.aliases,
         memory={kind: size for kind, size in peak_by_kind(plan, "train").items()},
         scheme=job.scheme.to_json(),

@@ -448,10 +448,13 @@ _TEXT_HEAD = "ForSequenceClassification"
 ZOO: dict[str, Entry] = {
     "mlp": Entry(Mlp, lambda batch: (torch.randn(batch, 20),)),
     "cnn1d": Entry(Cnn1d, lambda batch: (torch.randn(batch, 6, 64),)),
-    "mobilenetv2": Entry(MobileNetV2, images(32)),
-    "resnet18": Entry(lambda: ResNet(BasicBlock, [8, 12, 16, 24], [2, 2, 2, 2]), images(48)),
-    "resnet50": Entry(lambda: ResNet(Bottleneck, [32, 48, 64, 96], [2, 2, 2, 2]), images(64)),
-    "mobilenetv2_frozen": Entry(MobileNetV2, images(32), frozen=True),
+    "mobilenetv2": Entry(MobileNetV2, images(32), frozen=True),
+    "resnet18": Entry(
+        lambda: ResNet(BasicBlock, [8, 12, 16, 24], [2, 2, 2, 2]), images(48), lr=0.003
+    ),
+    "resnet50": Entry(
+        lambda: ResNet(Bottleneck, [32, 48, 64, 96], [2, 2, 2, 2]), images(64), lr=0.003
+    ),
     "squeezenet": Entry(SqueezeNet, images(40)),
     "shufflenet": Entry(ShuffleNet, images(48)),
     "densenet": Entry(DenseNet, images(16)),

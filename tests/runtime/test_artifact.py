@@ -57,6 +57,7 @@ def make_program() -> Program:
         batch=8,
         threads=2,
         accumulate=2,
+        full_batches=True,
         classes=10,
         ignore_index=-100,
         aliases={"tied.weight": "conv.weight"},

@@ -27,8 +27,15 @@ TAKE_LIMIT = 64  # more places than this become a constant tensor, not a field o
 
 
 def _embedding(
-    ctx: Context, weight: Value, indices: Value, padding_idx: int = -1, *args: object
+    ctx: Context,
+    weight: Value,
+    indices: Value,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
 ) -> Value:
+    if scale_grad_by_freq:
+        raise Refused("gradients scaled by the frequency of an index")
     rows = Gather(0)(weight, indices)
     if padding_idx < 0:
         return rows

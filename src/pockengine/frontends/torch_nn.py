@@ -321,8 +321,10 @@ def _normalized_by_batch(x: Value, gamma: Value, beta: Value, eps: float) -> Val
 
 
 def _batch_norm_functional(ctx: Context, x: Value, *args: object) -> tuple[Value | None, ...]:
-    # The new running statistics (results 3 and 4) are made where BatchNorm is expanded.
-    return _batch_norm(ctx, x, *args), None, None, None, None  # type: ignore[arg-type]
+    # The new running statistics (results 3 and 4) are made where BatchNorm is expanded, so a second
+    # use of the norm is given the leaves again.
+    mean, var = args[2:4]
+    return _batch_norm(ctx, x, *args), None, None, mean, var  # type: ignore[arg-type,return-value]
 
 
 def _batch_norm_inference(

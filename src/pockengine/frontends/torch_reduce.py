@@ -19,7 +19,7 @@ from pockengine.frontends.torch_shape import reshaped
 from pockengine.ir.op import Value
 from pockengine.ops import elementwise as ew
 from pockengine.ops import reduce as rd
-from pockengine.ops.build import add, mul, sub
+from pockengine.ops.build import add, equal, mul, sub, where
 from pockengine.ops.matmul import MatMul
 
 Axes = int | Sequence[int] | None
@@ -127,7 +127,13 @@ def _std(
     correction: Number | None = 1,
     keepdim: bool = False,
 ) -> Value:
-    return ew.Sqrt()(_var(ctx, x, dim, correction=correction, keepdim=keepdim))
+    return _root(_var(ctx, x, dim, correction=correction, keepdim=keepdim))
+
+
+def _root(x: Value) -> Value:
+    """sqrt(x) with the gradient 0 at 0, as PyTorch has it for norms and deviations."""
+    zero = equal(x, 0.0)
+    return where(zero, 0.0, ew.Sqrt()(where(zero, 1.0, x)))
 
 
 def _var_mean(
@@ -159,7 +165,7 @@ def _vector_norm(
 ) -> Value:
     axes = axes_of(dim, x.type.rank)
     if ord in (2, None, "fro"):
-        return ew.Sqrt()(rd.Sum(axes, keepdim)(mul(x, x)))
+        return _root(rd.Sum(axes, keepdim)(mul(x, x)))
     if ord == 1:
         return rd.Sum(axes, keepdim)(ew.Abs()(x))
     if ord == math.inf:

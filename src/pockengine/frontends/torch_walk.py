@@ -138,7 +138,9 @@ class Walk:
         for spec, value in zip(self.program.graph_signature.output_specs, results, strict=True):
             if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT):
                 outputs.append(value)
-            elif isinstance(value, Value) and spec.kind != OutputKind.USER_INPUT_MUTATION:
+            elif spec.kind == OutputKind.USER_INPUT_MUTATION or not isinstance(value, Value):
+                continue
+            elif not isinstance(value.op, Leaf):  # a norm hands its statistics back as they were
                 updates[str(spec.target)] = value
         names = output_names(self.program, len(outputs))
         pairs = zip(names, outputs, strict=True)

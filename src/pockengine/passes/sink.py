@@ -58,7 +58,18 @@ class _Sink:
 
     def fit_together(self, values: list[Value], group: Group) -> bool:
         cuts = group.cuts.union(*map(self.grouping.cuts_of, values))
-        return is_chain(cuts, group.space) and packs_whole_bytes([*group.values, *values], cuts)
+        together = [*group.values, *values]
+        whole = is_chain(cuts, group.space) and packs_whole_bytes(together, cuts)
+        return whole and self.locals_only(together)
+
+    def locals_only(self, values: list[Value]) -> bool:
+        """Whether none reads another but at its own index: a local has no other element."""
+        together = set(values)
+        return all(
+            pointwise or operand not in together
+            for value in together
+            for operand, pointwise in self.grouping.stored_operands(value)
+        )
 
     def reading_groups(self, value: Value) -> list[Group]:
         """The groups that read a value, each once."""
@@ -79,7 +90,7 @@ class _Sink:
 
     def pays(self, value: Value, group: Group) -> bool:
         """Whether the group can compute the value, and keeps no more bytes alive by it."""
-        if not self.grouping.fits(value, group):
+        if not (self.grouping.fits(value, group) and self.locals_only([*group.values, value])):
             return False
         operands = {v for v, _ in self.grouping.stored_operands(value)}
         kept = sum(v.type.nbytes for v in operands if not self.is_there(v, group, value))

@@ -95,13 +95,18 @@ def converted(tensor: Tensor, array: Array) -> Array:
 
 
 def write(tensor: Tensor, array: Array, arena: Array) -> None:
-    """Writes an array to its place; rows that it does not have become 0."""
+    """Writes an array to its place, and fills up what it lacks.
+
+    Weights of missing samples are 0. Other rows are repeated: a row of zeros could be where a model
+    is not defined, and 0 * NaN is NaN.
+    """
     view = tensor.view(arena)
     if not tensor.shape:
         view[...] = array
         return
     view[: len(array)] = array
-    view[len(array) :] = 0
+    again = np.arange(len(view) - len(array)) % len(array)
+    view[len(array) :] = 0 if tensor.name == "sample_weight" else array[again]
 
 
 def checked_weights(count: int, given: Any) -> Array:

@@ -94,6 +94,7 @@ class Signature:
     batch: int
     threads: int
     accumulate: int = 1
+    full_batches: bool = False  # a batch may not be partly filled: the model mixes its samples
     classes: int | None = None  # labels must lie in 0..classes - 1
     ignore_index: int | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)  # a tied tensor's other name -> first

@@ -257,6 +257,11 @@ class Session:
         count = sample_count(tensors, arrays, self.signature.batch)
         if not 1 <= count <= self.signature.batch:
             raise InputError(f"{entry} takes 1 to {self.signature.batch} samples, got {count}")
+        if self.signature.full_batches and count != self.signature.batch:
+            raise InputError(
+                "the model mixes the samples of a batch, so every batch must be full: expected "
+                f"{self.signature.batch} samples, got {count}"
+            )
         if "target" in arrays and self.signature.classes is not None:
             check_labels(arrays["target"], self.signature.classes, self.signature.ignore_index)
         prepared = [(t, arrays[t.name]) for t in tensors]
@@ -313,7 +318,8 @@ def _checked_threads(wanted: int | None, planned: int) -> int:
 
 
 def _checked_rate(lr: float) -> np.float32:
-    if not (np.ndim(lr) == 0 and np.isfinite(lr) and lr >= 0):
+    number = isinstance(lr, (int, float, np.number, np.ndarray)) and np.ndim(lr) == 0
+    if not (number and np.isfinite(lr) and lr >= 0):
         raise InputError(f"the learning rate must be a finite number of at least 0, got {lr}")
     return np.float32(lr)
 

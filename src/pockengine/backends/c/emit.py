@@ -3,11 +3,10 @@
     static void train_12(void *ctx, int thread, idx begin, idx end)      items begin..end of step 12
     POCK_EXPORT int pock_train(void *arena, size_t bytes, pk_pool *pool) runs the steps in order
 
-An entry point returns 0, or the code of what it refused (see STATUS). It checks the arena it is
-given, calls no allocator, and touches nothing but the arena.
+An entry point returns 0, or the code of what it refused (see STATUS in runtime/session.py). It
+checks the arena it is given, calls no allocator, and touches nothing but the arena.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pockengine.backends.c.calls import call, row_length
@@ -20,16 +19,8 @@ from pockengine.passes.fuse import anchor_of, landing_of
 from pockengine.plan.planner import EntryPlan, Plan
 from pockengine.target import Target
 
-STATUS = {
-    1: "the arena has another size than the program was compiled for",
-    2: "the arena is not aligned to 64 bytes",
-    3: "the loss is not a finite number",
-    4: "an index or label is out of range",
-}
 SERIAL = 16384  # elements below which a step is not worth waking threads for
 ALIGN = 16  # floats: threads' workspaces do not share cache lines
-
-__all__ = ["emit", "row_length", "with_workspace"]
 
 
 def with_workspace(schedule: Schedule, target: Target) -> Schedule:
@@ -235,8 +226,3 @@ CHUNK_ITEMS = 1 << 30  # a loop without a kernel needs no blocks: all of a threa
 
 def _comment(text: str) -> str:
     return text.replace("*/", "* /")
-
-
-def exported(plan: Plan) -> Mapping[str, str]:
-    """The symbol of each entry point."""
-    return {name: f"pock_{name}" for name in plan.entries}

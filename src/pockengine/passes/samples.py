@@ -1,0 +1,65 @@
+"""Finds out whether a model keeps the samples of a batch apart, so that one may be partly filled.
+
+Runs on an imported graph, in which every dimension that holds the batch is a multiple of BATCH.
+Batch norms are no obstacle where rows lie sample by sample: passes/mode.py weighs their statistics.
+"""
+
+from math import prod
+from typing import Any
+
+from pockengine.ir.graph import Graph
+from pockengine.ir.op import Value
+from pockengine.ir.types import BATCH, Shape
+from pockengine.ops.matmul import MatMul
+from pockengine.ops.norm import BatchNorm, Normalize
+from pockengine.ops.shape import Reshape
+
+
+def keeps_samples_apart(graph: Graph) -> bool:
+    """Whether no operator mixes samples, and every input and output has the samples along axis 0.
+
+    A graph without a symbolic batch says nothing of its samples: False.
+    """
+    ends = [*graph.inputs, *graph.outputs.values()]
+    values = graph.values()
+    by_row = any(isinstance(v.op, BatchNorm) and v.op.training for v in values)
+    return (
+        all(_leads(v.shape) for v in ends)
+        and not any(map(_mixes, values))
+        and not (by_row and any(map(_scrambles, values)))
+    )
+
+
+def _leads(shape: Shape) -> bool:
+    return shape == () or _holds_batch(shape[0])
+
+
+def _holds_batch(dim: int) -> bool:
+    return dim > 0 and dim % BATCH == 0
+
+
+def _mixes(value: Value) -> bool:
+    op: Any = value.op
+    if isinstance(op, (BatchNorm, Normalize)) or not value.inputs:
+        return False
+    x = value.inputs[0].shape
+    if isinstance(op, MatMul):
+        return _holds_batch(x[-2] if op.transpose_a else x[-1])
+    along = getattr(op, "axes", ()) or (getattr(op, "axis", None),)
+    reads = [a for a in along if isinstance(a, int) and a < len(x)]
+    return _reduces(op) and any(_holds_batch(x[a]) for a in reads)
+
+
+def _reduces(op: Any) -> bool:
+    """Whether the elements along the operator's axes have to do with each other."""
+    return op.kernel in ("reduce", "argmax", "cumsum", "softmax", "log_softmax")
+
+
+def _scrambles(value: Value) -> bool:
+    """Whether it merges a batch with dims before it: [4, N, 6] -> [4N, 6]."""
+    if not isinstance(value.op, Reshape):
+        return False
+    x, y = value.inputs[0].shape, value.shape
+    at = [i for i, dim in enumerate(x) if _holds_batch(dim)]
+    to = [i for i, dim in enumerate(y) if _holds_batch(dim)]
+    return bool(at and to) and prod(x[: at[0]]) != prod(y[: to[0]])
