@@ -42,4 +42,4 @@ def test_losses(target: str, name: str) -> None:
     graph = pe.import_torch(entry.model(), entry.batch(2, 0)[0])
     wanted = losses(entry, graph, host)
     np.testing.assert_allclose(losses(entry, graph, other), wanted, rtol=1e-5)
-    assert wanted[-1] < wanted[0]
+    assert wanted[2] < wanted[0]  # the same batch again

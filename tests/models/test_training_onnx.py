@@ -19,7 +19,6 @@ from pockengine.frontends.onnx import import_onnx
 from pockengine.frontends.onnx_export import write_back
 from pockengine.ir.types import BATCH
 
-LR = 0.02
 FAST = [("mlp", "full"), ("mobilenetv2", "sparse"), ("bert", "full")]
 FROZEN_STATISTICS = ["mlp", "mobilenetv2", "resnet18", "squeezenet", "mlp_mixer", "vit", "bert"]
 SLOW = [(n, s) for n in FROZEN_STATISTICS for s in SCHEMES if (n, s) not in FAST]
@@ -42,7 +41,7 @@ class Evaluated(Entry):
 
 def evaluated(name: str) -> Entry:
     entry = ZOO[name]
-    return Evaluated(entry.make, entry.inputs)
+    return Evaluated(entry.make, entry.inputs, lr=entry.lr)
 
 
 def exported(entry: Entry) -> onnx.ModelProto:
@@ -90,8 +89,8 @@ def check(entry: Entry, model: onnx.ModelProto, scheme_name: str, folder: Path) 
     assert set(graph.params) == {n for n, _ in entry.model().named_parameters()}
     scheme = SCHEMES[scheme_name](graph)
     selection = scheme.resolve(graph)
-    got = compiled_run(entry, graph, scheme, pe.Target.host(), LR)
-    wanted = torch_run(entry, selection, LR)
+    got = compiled_run(entry, graph, scheme, pe.Target.host(), entry.lr)
+    wanted = torch_run(entry, selection, entry.lr)
     np.testing.assert_allclose(got.losses, wanted.losses, rtol=1e-4)
     assert worst_change(graph.data, got, wanted, set(selection)) < 1e-3
     assert untouched(graph.data, got.state, selection)
