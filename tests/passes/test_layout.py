@@ -18,7 +18,6 @@ from pockengine.passes.mode import inference_mode, training_mode
 from pockengine.passes.simplify import simplify
 
 BY_NAME = pytest.mark.parametrize("net", NETS, ids=lambda net: net.__name__)
-LAYOUT = (0, 2, 3, 1)
 
 
 def transposes(graph: Graph) -> list[Value]:

@@ -24,8 +24,8 @@ from pockengine.scheme import Channels
 class Recipe:
     """How to train: what is lowered, how, and which share of which parameter.
 
-    `selection` is a scheme resolved for the imported model, `layouts` the permutation of each
-    parameter that the forward graph stores transposed.
+    `selection` is a resolved scheme, in the layout in which the forward graph stores each
+    parameter.
     """
 
     loss: Loss

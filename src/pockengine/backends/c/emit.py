@@ -9,6 +9,7 @@ checks the arena it is given, calls no allocator, and touches nothing but the ar
 
 from dataclasses import dataclass, replace
 
+from pockengine.backends.c.call import WHOLE
 from pockengine.backends.c.calls import call, row_length
 from pockengine.backends.c.loops import Loop
 from pockengine.backends.c.syntax import CTYPE, Tables, indented
@@ -152,7 +153,7 @@ class _StepWriter:
         if self.call:
             lines += self._function(self.function, self._kernel_body())
         elif self.loop:
-            lines += self._function(self.function, self._blocks(CHUNK_ITEMS, self.loop.text()))
+            lines += self._function(self.function, self._blocks(WHOLE, self.loop.text()))
         return lines
 
     def launch(self) -> list[str]:
@@ -219,9 +220,6 @@ class _StepWriter:
     def _blocks(block: int, body: list[str]) -> list[str]:
         head = f"for (idx b0 = begin; b0 < end; b0 += {block}) {{"
         return [head, f"const idx b1 = idx_min(b0 + {block}, end);", *body, "}"]
-
-
-CHUNK_ITEMS = 1 << 30  # a loop without a kernel needs no blocks: all of a thread's items at once
 
 
 def _comment(text: str) -> str:

@@ -74,8 +74,8 @@ def scatter_add(value: Value, x: list[str], target: Target) -> Call:
     return Call(outer, body, checks=(_in_range(x[0], count, size),))
 
 
-def _element_loop(indices: Shape, size: int, axis: int, table: Shape) -> tuple[str, ...]:
-    """Opens a loop over the elements of `indices`; `from` is where each looks in `table`."""
+def _element_place(indices: Shape, axis: int, table: Shape) -> tuple[str, ...]:
+    """Declares `from`, the place in `table` where element `i` of `indices` looks, at `at`."""
     strides = [prod(table[d + 1 :]) for d in range(len(table))]
     terms = [
         f"i / {prod(indices[d + 1 :])} % {n} * {strides[d]}"
@@ -93,7 +93,7 @@ def gather_elements(value: Value, x: list[str], target: Target) -> Call:
     body = (
         "for (idx i = b0; i < b1; i++) {",
         f"const idx at = (idx){x[1]}[i];",
-        *_element_loop(indices, table[op.axis], op.axis, table),
+        *_element_place(indices, op.axis, table),
         f"out[i] = {x[0]}[from];",
         "}",
     )
@@ -109,7 +109,7 @@ def scatter_add_elements(value: Value, x: list[str], target: Target) -> Call:
         f"memset(out, 0, {value.type.nbytes});",
         f"for (idx i = 0; i < {prod(indices)}; i++) {{",
         f"const idx at = (idx){x[0]}[i];",
-        *_element_loop(indices, value.shape[op.axis], op.axis, value.shape),
+        *_element_place(indices, op.axis, value.shape),
         f"out[from] += {x[1]}[i];",
         "}",
     )
