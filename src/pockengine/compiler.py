@@ -131,7 +131,7 @@ def schedule(graph: Graph, target: Target) -> Schedule:
     if target.backend == "numpy":
         return reorder(fuse(graph))
     ready = verify(prune(c.canonical(graph)))
-    return reorder(c.with_workspace(fuse(ready, c.row_length), target))
+    return reorder(c.with_kernels(fuse(ready, c.row_length), target))
 
 
 def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts]:

@@ -59,7 +59,7 @@ def on(request: pytest.FixtureRequest) -> Machine:
 @pytest.fixture(autouse=True)
 def threads_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tensors are split over threads too."""
-    monkeypatch.setattr(import_module("pockengine.backends.c.emit"), "SERIAL", 0)
+    monkeypatch.setattr(import_module("pockengine.backends.c.emit"), "SERIAL_US", 0)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -17,7 +17,8 @@ class Call:
     `body` may use b0, b1, out, work (this thread's workspace of `scratch` floats) and shared (a
     workspace of `shared` floats for all threads, filled by `pack` over `pack_items` before).
     `checks` are C conditions that must hold before anything runs. `rows` says that an item is a
-    whole row.
+    whole row. `variant` tells several implementations of one value apart; they have the same items
+    and rows.
     """
 
     items: int
@@ -29,10 +30,13 @@ class Call:
     shared: int = 0
     scratch: int = 0
     checks: tuple[str, ...] = ()
+    variant: str = ""
 
 
 Writer = Callable[[Value, list[str], Target], Call]
 """Gets a value, the C names of its operands, and the target."""
+Candidates = Callable[[Value, list[str], Target], tuple[Call, ...]]
+"""The same for a value with several implementations: all that are legal, the best guess first."""
 
 
 def block_of(row: int, multiple: int = 1) -> int:

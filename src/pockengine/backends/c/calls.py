@@ -1,16 +1,18 @@
-"""The kernel of each operator: its `kernel` name -> the function that writes the call."""
+"""The kernel of each operator: its `kernel` name -> the function that writes the call or calls."""
 
 from collections.abc import Mapping
 
 from pockengine.backends.c import conv_calls, index_calls, matmul_calls, pool_calls, row_calls
-from pockengine.backends.c.call import Call, Writer
+from pockengine.backends.c.call import Call, Candidates, Writer
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import storage
 from pockengine.target import Target
 
-_WRITERS: dict[str, Writer] = {
+_SEVERAL: dict[str, Candidates] = {
     "matmul": matmul_calls.matmul,
+}
+_WRITERS: dict[str, Writer] = {
     "conv": conv_calls.conv,
     "conv_input_grad": conv_calls.conv_input_grad,
     "conv_weight_grad": conv_calls.conv_weight_grad,
@@ -48,20 +50,28 @@ _WRITERS: dict[str, Writer] = {
 }
 
 
-def call(value: Value, names: Mapping[Value, str], target: Target) -> Call:
-    """The call that computes `value`; `names` are the C variables of stored operands.
+def candidates(value: Value, names: Mapping[Value, str], target: Target) -> tuple[Call, ...]:
+    """The calls that can compute `value`, best guess first; `names` are the C variables of stored
+    operands.
 
     Raises UnsupportedError where the C back end has no kernel.
     """
-    write = _WRITERS.get(value.op.kernel)
-    if write is None:
-        where = f" ({value.source})" if value.source else ""
-        raise UnsupportedError(f"the C back end has no kernel for {value.op}{where}")
-    return write(value, [names[storage(x)] for x in value.inputs], target)
+    kernel, operands = value.op.kernel, [names[storage(x)] for x in value.inputs]
+    if kernel in _SEVERAL:
+        return _SEVERAL[kernel](value, operands, target)
+    if kernel in _WRITERS:
+        return (_WRITERS[kernel](value, operands, target),)
+    where = f" ({value.source})" if value.source else ""
+    raise UnsupportedError(f"the C back end has no kernel for {value.op}{where}")
+
+
+def call(value: Value, names: Mapping[Value, str], target: Target, variant: str) -> Call:
+    """The candidate of that name."""
+    return next(c for c in candidates(value, names, target) if c.variant == variant)
 
 
 def row_length(value: Value) -> int | None:
     """Elements an item of the value's kernel, if its items are whole rows; else None."""
     names = {storage(x): "x" for x in value.inputs}
-    made = call(value, names, Target.named("sse"))
+    made = candidates(value, names, Target.named("sse"))[0]
     return value.type.size // made.items if made.rows else None

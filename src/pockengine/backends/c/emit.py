@@ -2,6 +2,7 @@
 
     static void train_12(void *ctx, int thread, idx begin, idx end)      items begin..end of step 12
     POCK_EXPORT int pock_train(void *arena, size_t bytes, pk_pool *pool) runs the steps in order
+    POCK_EXPORT double pock_train_seconds[]          of each step, added up (timed code)
 
 An entry point returns 0, or the code of what it refused (see STATUS in runtime/session.py). It
 checks the arena it is given, calls no allocator, and touches nothing but the arena.
@@ -10,7 +11,7 @@ checks the arena it is given, calls no allocator, and touches nothing but the ar
 from dataclasses import dataclass, replace
 
 from pockengine.backends.c.call import WHOLE
-from pockengine.backends.c.calls import call, row_length
+from pockengine.backends.c.calls import call, candidates, row_length
 from pockengine.backends.c.loops import Loop
 from pockengine.backends.c.syntax import CTYPE, Tables, indented
 from pockengine.errors import UnsupportedError
@@ -20,22 +21,23 @@ from pockengine.passes.fuse import anchor_of, landing_of
 from pockengine.plan.planner import EntryPlan, Plan
 from pockengine.target import Target
 
-SERIAL = 16384  # elements below which a step is not worth waking threads for
+SERIAL_US = 4  # microseconds of work below which a step is not worth waking threads for,
+FLOPS_PER_US, BYTES_PER_US = 100_000, 20_000  # by what one core does
 ALIGN = 16  # floats: threads' workspaces do not share cache lines
 
 
-def with_workspace(schedule: Schedule, target: Target) -> Schedule:
-    """The schedule with each step's workspace in bytes, all threads together."""
-    return replace(schedule, steps=tuple(_with_scratch(s, target) for s in schedule.steps))
+def with_kernels(schedule: Schedule, target: Target) -> Schedule:
+    """The schedule with each step's kernel chosen, and its workspace, all threads together."""
+    return replace(schedule, steps=tuple(_with_kernel(s, target) for s in schedule.steps))
 
 
-def _with_scratch(step: Step, target: Target) -> Step:
+def _with_kernel(step: Step, target: Target) -> Step:
     anchor = anchor_of(step.values)
     if anchor is None:
         return step
-    needs = call(anchor, _dummy_names(anchor), target)
-    floats = _padded(needs.shared) + target.threads * _padded(needs.scratch)
-    return replace(step, scratch=4 * floats)
+    chosen = candidates(anchor, _dummy_names(anchor), target)[0]
+    floats = _padded(chosen.shared) + target.threads * _padded(chosen.scratch)
+    return replace(step, variant=chosen.variant, scratch=4 * floats)
 
 
 def _dummy_names(anchor: Value) -> dict[Value, str]:
@@ -46,15 +48,16 @@ def _padded(floats: int) -> int:
     return -(-floats // ALIGN) * ALIGN
 
 
-def emit(plan: Plan, target: Target) -> str:
-    """The C source of all entry points of `plan`.
+def emit(plan: Plan, target: Target, timed: bool = False) -> str:
+    """The C source of all entry points of `plan`; `timed` adds up the seconds of each step.
 
     Raises UnsupportedError listing every value that the C back end cannot compute.
     """
     _refuse_unsupported(plan)
     tables = Tables()
-    bodies = [_Entry(name, plan, target, tables).text() for name in plan.entries]
-    head = ['#include "unit.h"', "", *tables.text(), ""]
+    bodies = [_Entry(name, plan, target, tables, timed).text() for name in plan.entries]
+    timing = ["#define POCK_TIMED"] if timed else []
+    head = [*timing, '#include "unit.h"', "", *tables.text(), ""]
     tail = [
         f"POCK_EXPORT size_t pock_arena_bytes(void) {{ return {plan.arena_bytes}; }}",
         "POCK_EXPORT size_t pock_pool_bytes(void) { return sizeof(pk_pool); }",
@@ -84,6 +87,7 @@ class _Entry:
     plan: Plan
     target: Target
     tables: Tables
+    timed: bool
 
     @property
     def entry(self) -> EntryPlan:
@@ -96,6 +100,8 @@ class _Entry:
             writer = _StepWriter(self, number, step)
             functions += writer.functions()
             calls += writer.launch()
+            if self.timed:
+                calls.append(f"pk_lap(&clock, &pock_{self.name}_seconds[{number}]);")
             if number == loss:
                 where = self.plan.offset(self.name, self.entry.schedule.graph.outputs["loss"])
                 calls.append(f"if (!__builtin_isfinite(*(float *)(m + {where}))) return 3;")
@@ -105,6 +111,10 @@ class _Entry:
             "if ((uintptr_t)arena % 64) return 2;",
             "char *const m = arena;",
         ]
+        if self.timed:
+            steps = len(self.entry.schedule.steps)
+            functions.append(f"POCK_EXPORT double pock_{self.name}_seconds[{steps}];")
+            checks.append("double clock = pk_seconds();")
         return indented([*functions, head, *checks, *calls, "return 0;", "}", ""])
 
 
@@ -118,7 +128,7 @@ class _StepWriter:
         self.names = {value: f"v{i}" for i, value in enumerate(stored)}
         self.anchor = anchor_of(step.values)
         names = self._anchor_names() if self.anchor else {}
-        self.call = call(self.anchor, names, entry.target) if self.anchor else None
+        self.call = call(self.anchor, names, entry.target, step.variant) if self.anchor else None
         self.loop = self._loop()
 
     def _anchor_names(self) -> dict[Value, str]:
@@ -178,8 +188,7 @@ class _StepWriter:
     def _launch(self, function: str, items: int) -> list[str]:
         if not items:
             return []
-        work = max((v.type.size for v in (*self.step.reads, *self.step.values)), default=0)
-        if work < SERIAL:
+        if _microseconds(self.step) < SERIAL_US:
             return [f"{function}(m, 0, 0, {items});"]
         return [f"pk_parallel(pool, {function}, m, {items});"]
 
@@ -220,6 +229,13 @@ class _StepWriter:
     def _blocks(block: int, body: list[str]) -> list[str]:
         head = f"for (idx b0 = begin; b0 < end; b0 += {block}) {{"
         return [head, f"const idx b1 = idx_min(b0 + {block}, end);", *body, "}"]
+
+
+def _microseconds(step: Step) -> float:
+    """A rough guess of a step's time on one core."""
+    flops = sum(v.op.flops(v.type, *(x.type for x in v.inputs)) for v in step.values)
+    moved = sum(v.type.nbytes for v in (*step.reads, *step.results))
+    return flops / FLOPS_PER_US + moved / BYTES_PER_US
 
 
 def _comment(text: str) -> str:

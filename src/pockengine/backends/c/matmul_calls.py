@@ -11,13 +11,18 @@ from pockengine.ops.matmul import MatMul
 from pockengine.target import Target
 
 
-def matmul(value: Value, x: list[str], target: Target) -> Call:
+def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
     op, (a, b) = value.op, (v.type for v in value.inputs)
     assert isinstance(op, MatMul)
     if a.rank > 2 or b.rank > 2:
-        return _batched_matmul(value, op, x, target)
+        return (_batched_matmul(value, op, x, target),)
     if op.transpose_a:
-        return _matmul_tn(value, op, x, target)
+        return (_matmul_tn(value, op, x, target),)
+    return (_matmul_rows(value, op, x, target),)
+
+
+def _matmul_rows(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
+    a = value.inputs[0]
     (rows, columns), depth = value.shape, a.shape[1]
     steps = f"1, {depth}" if op.transpose_b else f"{columns}, 1"
     pack = f"pk_pack_b({x[1]}, {steps}, {depth}, {columns}, shared, begin, end);"

@@ -1,4 +1,4 @@
-/* unit.h - what generated loops need besides the kernels: bits and checks. */
+/* unit.h - what generated code needs besides the kernels: bits, checks and a clock. */
 #ifndef POCK_UNIT_H
 #define POCK_UNIT_H
 
@@ -36,5 +36,22 @@ PK_INLINE int pk_labels_in_range(const int64_t *labels, idx count, int64_t class
   }
   return 1;
 }
+
+#ifdef POCK_TIMED
+#include <time.h>
+
+PK_INLINE double pk_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Adds the time since *clock to *total. */
+PK_INLINE void pk_lap(double *clock, double *total) {
+  double now = pk_seconds();
+  *total += now - *clock;
+  *clock = now;
+}
+#endif
 
 #endif
