@@ -22,7 +22,7 @@ from pockengine.ops.arithmetic import add, div, mul, sub
 from pockengine.ops.compare import where
 from pockengine.ops.matmul import MatMul
 from pockengine.ops.pointwise import Operand, lifted, scalar
-from pockengine.ops.random import Dropout, RandomUniform
+from pockengine.ops.random import Dropout
 
 __all__ = [
     "add",
@@ -217,14 +217,6 @@ def transpose(x: Value, perm: Sequence[int] | None = None) -> Value:
     return x if same else sh.Transpose(tuple(order))(x)
 
 
-def swap_axes(x: Value, a: int, b: int) -> Value:
-    """x with two axes exchanged."""
-    order = list(range(x.type.rank))
-    a, b = axis_of(x, a), axis_of(x, b)
-    order[a], order[b] = order[b], order[a]
-    return transpose(x, order)
-
-
 def broadcast_to(x: Value, shape: Sequence[int]) -> Value:
     """x repeated to `shape`."""
     return x if tuple(shape) == x.shape else sh.BroadcastTo(tuple(shape))(x)
@@ -366,11 +358,6 @@ def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return y if bias is None else add(y, bias)
 
 
-def random_uniform(rng: Value, shape: Sequence[int], salt: int) -> Value:
-    """f32 in [0, 1); rng = i64[2] (seed, step)."""
-    return RandomUniform(tuple(shape), salt)(rng)
-
-
 def dropout(x: Value, rng: Value, p: float, salt: int) -> Value:
     """x / (1 - p) with probability 1 - p, else 0."""
     return Dropout(p, salt)(x, rng)
@@ -425,16 +412,6 @@ def celu(x: Value, alpha: float = 1.0) -> Value:
     return mul(elu(div(x, alpha), 1.0), alpha)
 
 
-def tanhshrink(x: Value) -> Value:
-    """x - tanh x"""
-    return sub(x, tanh(x))
-
-
 def prelu(x: Value, slope: Value) -> Value:
     """x where x > 0, else slope * x, with a slope that is learned."""
     return where(greater(x, 0.0), x, mul(x, slope))
-
-
-def triangle(size: Sequence[int], diagonal: int = 0) -> Value:
-    """bool[rows, columns]: column <= row + diagonal, the mask of torch.tril."""
-    return less_equal(iota(size, 1, "i32"), add(iota(size, 0, "i32"), diagonal))
