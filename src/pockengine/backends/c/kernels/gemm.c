@@ -9,7 +9,6 @@
 
 #define NR (2 * POCK_VW)
 #define MR POCK_MR
-#define PACK_ROWS 16 /* rows of a strided panel packed at once */
 
 typedef void tile_fn(const float *a, idx lda, const float *b, idx ldb, idx k, float *c, idx ldc,
                      idx cols, int accumulate);
@@ -106,15 +105,30 @@ static void pack_panel(const float *b, idx stride_k, idx K, idx cols, float *to)
   }
 }
 
-/* One panel with any strides; in blocks of rows, so that where the columns are contiguous in b,
- * each line of the cache is used whole. */
-static void pack_panel_strided(const float *b, idx stride_k, idx stride_n, idx K, idx cols,
-                               float *to) {
-  for (idx k0 = 0; k0 < K; k0 += PACK_ROWS) {
-    idx rows = idx_min(PACK_ROWS, K - k0);
-    for (idx j = 0; j < NR; j++) {
-      const float *from = b + j * stride_n + k0 * stride_k;
-      for (idx k = 0; k < rows; k++) to[(k0 + k) * NR + j] = j < cols ? from[k * stride_k] : 0;
+/* to[VW][NR], of which the first VW columns: VW rows of b, or fewer with zeros for the others. */
+PK_INLINE void pack_square(const float *b, idx stride_n, idx rows, float *to) {
+  vf square[POCK_VW];
+  PK_UNROLL for (int i = 0; i < POCK_VW; i++)
+    square[i] = i < rows ? vf_load(b + i * stride_n) : (vf){};
+  vf_transpose(square);
+  PK_UNROLL for (int i = 0; i < POCK_VW; i++) vf_store(to + i * NR, square[i]);
+}
+
+/* One panel of `cols` columns that are contiguous in b and stride_n apart: squares of VW x VW, the
+ * last of which overlaps the one before. */
+static void pack_panel_t(const float *b, idx stride_n, idx K, idx cols, float *to) {
+  for (idx j = 0; j < NR; j += POCK_VW) {
+    idx rows = cols - j;
+    const float *from = b + j * stride_n;
+    for (idx k = 0; k < K && K >= POCK_VW; k += POCK_VW) {
+      idx at = idx_min(k, K - POCK_VW);
+      if (rows >= POCK_VW)
+        pack_square(from + at, stride_n, POCK_VW, to + at * NR + j);
+      else
+        pack_square(from + at, stride_n, rows, to + at * NR + j);
+    }
+    for (idx k = 0; k < K && K < POCK_VW; k++) {
+      for (idx i = 0; i < POCK_VW; i++) to[k * NR + j + i] = i < rows ? from[i * stride_n + k] : 0;
     }
   }
 }
@@ -127,7 +141,7 @@ void pk_pack_b(const float *b, idx stride_k, idx stride_n, idx K, idx N, float *
     if (stride_n == 1)
       pack_panel(from, stride_k, K, cols, bp + panel * K * NR);
     else
-      pack_panel_strided(from, stride_k, stride_n, K, cols, bp + panel * K * NR);
+      pack_panel_t(from, stride_n, K, cols, bp + panel * K * NR);
   }
 }
 

@@ -16,7 +16,8 @@
 
 /* ------------------------------------------------------------------ matrix products (gemm.c) */
 
-/* bp[panel][K][NR] = b[k * stride_k + n * stride_n], zero where n >= N; panels panel0..panel1. */
+/* bp[panel][K][NR] = b[k * stride_k + n * stride_n], zero where n >= N; panels panel0..panel1. One
+ * of the strides is 1. */
 void pk_pack_b(const float *b, idx stride_k, idx stride_n, idx K, idx N, float *bp, idx panel0,
                idx panel1);
 /* c[rows][N] = a[rows][K] @ b, or += when accumulate; bp is b packed by pk_pack_b. */

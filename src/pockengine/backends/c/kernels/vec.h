@@ -45,6 +45,33 @@ PK_INLINE float vf_sum(vf v) {
   return s;
 }
 
+/* a0 b0 a1 b1 ... of the lower halves of a and b, and of the upper halves. */
+#if POCK_VW == 16
+#define VF_ZIP_LOW(a, b) \
+  __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define VF_ZIP_HIGH(a, b) \
+  __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif POCK_VW == 8
+#define VF_ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define VF_ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define VF_ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define VF_ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#endif
+
+/* rows[i][j] <-> rows[j][i]. Zipping row i with row i + VW / 2 shifts the bits of an element's place
+ * (row, lane) round by one; after as many rounds as lanes have bits, row and lane have changed. */
+PK_INLINE void vf_transpose(vf rows[POCK_VW]) {
+  PK_UNROLL for (int round = 1; round < POCK_VW; round *= 2) {
+    vf zipped[POCK_VW];
+    PK_UNROLL for (int i = 0; i < POCK_VW / 2; i++) {
+      zipped[2 * i] = VF_ZIP_LOW(rows[i], rows[i + POCK_VW / 2]);
+      zipped[2 * i + 1] = VF_ZIP_HIGH(rows[i], rows[i + POCK_VW / 2]);
+    }
+    PK_UNROLL for (int i = 0; i < POCK_VW; i++) rows[i] = zipped[i];
+  }
+}
+
 PK_INLINE idx idx_min(idx a, idx b) { return a < b ? a : b; }
 PK_INLINE idx idx_max(idx a, idx b) { return a > b ? a : b; }
 
