@@ -559,7 +559,8 @@ class Cast(Pointwise):
     accepts = ANY
 
     def infer(self, x: TensorType) -> TensorType:
-        require(self.dtype in NUMPY, self, f"a dtype among {', '.join(NUMPY)}", x)
+        known = self.dtype in ANY and x.dtype in ANY
+        require(known, self, f"a dtype among {', '.join(ANY)}", x)
         return x.with_dtype(self.dtype)
 
     def ref(self, x: Array) -> Array:

@@ -8,7 +8,8 @@ import numpy as np
 
 from pockengine.ir.op import Array, Axes, ErrorSample, Gradients, Op, Sample, Value, require
 from pockengine.ir.types import Shape, TensorType
-from pockengine.ops.pointwise import aligned_axis, as_dtype
+from pockengine.ops.pointwise import aligned_axis
+from pockengine.ops.precision import read, to_bf16, widened
 from pockengine.ops.shape import Reshape
 
 
@@ -16,7 +17,7 @@ from pockengine.ops.shape import Reshape
 class MatMul(Op):
     """y = op(a) @ op(b), op transposing the last two axes if asked; leading axes broadcast.
 
-    (a[.., M, K], b[.., K, N]) -> y[.., M, N], the shapes being those after op.
+    (a[.., M, K], b[.., K, N]) -> y[.., M, N], the shapes being those after op. Operands may be bf16.
     """
 
     transpose_a: bool
@@ -26,6 +27,7 @@ class MatMul(Op):
     linear_in = (0, 1)
 
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
+        a, b = widened(a, b)
         floats = a.is_float and a.dtype == b.dtype
         require(floats, self, "two floating-point tensors of one dtype", a, b)
         require(a.rank >= 2 and b.rank >= 2, self, "two tensors of rank 2 or more", a, b)
@@ -46,9 +48,10 @@ class MatMul(Op):
             raise
 
     def ref(self, a: Array, b: Array) -> Array:
+        a, b = read(a, b)
         left = a.swapaxes(-1, -2) if self.transpose_a else a
         right = b.swapaxes(-1, -2) if self.transpose_b else b
-        return as_dtype(np.matmul(left, right), a)
+        return np.asarray(np.matmul(left, right), np.result_type(a, b))
 
     def vjp(self, g: Value, y: Value, a: Value, b: Value) -> Gradients:
         """a' = g @ op(b)^T and b' = op(a)^T @ g, each transposed where its operand was."""
@@ -84,6 +87,13 @@ class MatMul(Op):
                     yield Sample(cls(transpose_a, transpose_b), arrays)
         yield Sample(cls(False, False), (np.array([[2.0]]), np.array([[3.0]])))
         yield Sample(cls(False, True), (rng.standard_normal((1, 7)), rng.standard_normal((1, 7))))
+        for lead in ((), (2,)):
+            for transpose_a, transpose_b in ((False, False), (False, True), (True, False)):
+                a, b = (6, 33) if transpose_a else (33, 6), (40, 6) if transpose_b else (6, 40)
+                wide = rng.standard_normal(lead + a), rng.standard_normal(b)
+                narrow = to_bf16(wide[0]), to_bf16(wide[1])
+                for arrays in ((wide[0], narrow[1]), (narrow[0], wide[1]), narrow):
+                    yield Sample(cls(transpose_a, transpose_b), arrays, ())
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:

@@ -17,7 +17,10 @@ import numpy as np
 from pockengine.errors import ArtifactError
 from pockengine.runtime.program import DTYPES, Array, Shape
 
-CODES = {"f32": "F32", "f64": "F64", "i32": "I32", "i64": "I64", "u8": "U8", "bool": "BOOL"}
+CODES = {
+    **{"f32": "F32", "f64": "F64", "bf16": "BF16"},
+    **{"i32": "I32", "i64": "I64", "u8": "U8", "bool": "BOOL"},
+}
 NAMES = {code: dtype for dtype, code in CODES.items()}
 HEADER_LIMIT = 100 * 2**20
 

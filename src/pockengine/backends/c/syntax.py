@@ -6,6 +6,7 @@ from pockengine.ir.types import DType
 
 CTYPE: dict[DType, str] = {
     "f32": "float",
+    "bf16": "uint16_t",
     "i32": "int32_t",
     "i64": "int64_t",
     "u8": "unsigned char",

@@ -1,0 +1,88 @@
+"""Matrix products with operands in bf16: widened where they are packed, or block by block."""
+
+from math import prod
+
+from pockengine.backends.c import sizes
+from pockengine.backends.c.call import Call, block_of
+from pockengine.backends.c.matmul_calls import _batch_offset
+from pockengine.ir.op import Value
+from pockengine.ops.matmul import MatMul
+from pockengine.target import Target
+
+
+def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
+    """A product of which at least one operand is bf16."""
+    op, (a, b) = value.op, (v.type for v in value.inputs)
+    assert isinstance(op, MatMul)
+    if a.rank > 2 or b.rank > 2:
+        return (_batched(value, op, x, target),)
+    return (_tn(value, x, target) if op.transpose_a else _rows(value, op, x, target),)
+
+
+def _rows(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
+    a, b = value.inputs
+    (rows, columns), depth = value.shape, a.shape[1]
+    steps = f"1, {depth}" if op.transpose_b else f"{columns}, 1"
+    pack = f"{_packing(b)}({x[1]}, {steps}, {depth}, {columns}, shared, begin, end);"
+    at, widen, block, scratch = f"{x[0]} + b0 * {depth}", [], block_of(columns, target.mr), 0
+    if a.dtype == "bf16":
+        block = min(block, block_of(depth, target.mr))
+        widen = [f"pk_widen({at}, {depth}, b1 - b0, {depth}, work);"]
+        at, scratch = "work", block * depth
+    product = f"pk_gemm({at}, {depth}, shared, {depth}, {columns}, "
+    product += f"out + b0 * {columns}, {columns}, b1 - b0, 0);"
+    return Call(
+        rows,
+        (*widen, product),
+        block=block,
+        pack_items=sizes.panels(columns, target),
+        pack=(pack,),
+        shared=sizes.packed_size(depth, columns, target),
+        scratch=scratch,
+    )
+
+
+def _packing(b: Value) -> str:
+    return "pk_pack_b_bf16" if b.dtype == "bf16" else "pk_pack_b"
+
+
+def _tn(value: Value, x: list[str], target: Target) -> Call:
+    rows, columns = value.shape
+    depth = value.inputs[0].shape[0]
+    body = (
+        *(
+            f"const pk_operand {name} = {{{at}, {v.shape[1]}, {int(v.dtype == 'bf16')}}};"
+            for name, at, v in zip("ab", x, value.inputs, strict=True)
+        ),
+        f"pk_gemm_tn_mixed(&a, &b, b0, b1, {columns}, {depth}, out, {columns}, work);",
+    )
+    return Call(rows, body, scratch=sizes.gemm_tn_mixed_scratch(columns, target))
+
+
+def _batched(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
+    """One small product an item; both operands are widened whole."""
+    batch, (rows, columns) = value.shape[:-2], value.shape[-2:]
+    depth = value.inputs[0].shape[-2 if op.transpose_a else -1]
+    lines, used = [], 0
+    for name, at, operand in zip("ab", x, value.inputs, strict=True):
+        size = prod(operand.shape[-2:])
+        place = f"{at} + {_batch_offset(operand.shape[:-2], batch)} * {size}"
+        if operand.dtype == "bf16":
+            lines.append(f"pk_widen({place}, 0, 1, {size}, work + {used});")
+            place, used = f"work + {used}", used + size
+        lines.append(f"const float *const {name} = {place};")
+    lines.append(f"float *const c = out + item * {rows * columns}, *const rest = work + {used};")
+    if op.transpose_a:
+        at = f"0, {rows}, {columns}, {depth}, c, {columns}, 0, rest"
+        product = [f"pk_gemm_tn(a, {rows}, b, {columns}, {at});"]
+        scratch = sizes.gemm_tn_scratch(columns, target)
+    else:
+        steps = f"1, {depth}" if op.transpose_b else f"{columns}, 1"
+        panels = sizes.panels(columns, target)
+        product = [
+            f"pk_pack_b(b, {steps}, {depth}, {columns}, rest, 0, {panels});",
+            f"pk_gemm(a, {depth}, rest, {depth}, {columns}, c, {columns}, {rows}, 0);",
+        ]
+        scratch = sizes.packed_size(depth, columns, target)
+    body = ("for (idx item = b0; item < b1; item++) {", *lines, *product, "}")
+    return Call(prod(batch), body, block=1, scratch=used + scratch)
