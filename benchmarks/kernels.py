@@ -197,7 +197,7 @@ def depthwise_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]
         calls = [
             k.bind("pk_depthwise_lines", g, x, w, y, 0, n * g.oh),
             k.bind("pk_depthwise_dx_lines", g, y, w, dx, 0, n * size),
-            k.bind("pk_depthwise_dw", g, x, y, dw, 0, c),
+            k.bind("pk_depthwise_dw", g, x, y, dw, 0, n * g.oh, 0, c),
         ]
         calls += torch_conv(torch, x, w, kernel, stride, c) if torch else []
         yield f"{n}x{size}x{size}x{c}, {kernel}x{kernel}/{stride}", [flops / best(f) for f in calls]

@@ -60,6 +60,7 @@ def on(request: pytest.FixtureRequest) -> Machine:
 def threads_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tensors are split over threads too."""
     monkeypatch.setattr(import_module("pockengine.backends.c.emit"), "SERIAL_US", 0)
+    monkeypatch.setattr(import_module("pockengine.backends.c.depthwise_calls"), "PART_PIXELS", 8)
 
 
 @pytest.mark.parametrize("module", MODULES)

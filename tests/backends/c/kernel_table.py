@@ -24,7 +24,7 @@ KERNELS: dict[str, tuple[str, type | None]] = {
     "pk_conv_dw": ("ppppiip", None),
     "pk_depthwise_lines": ("ppppii", None),
     "pk_depthwise_dx_lines": ("ppppii", None),
-    "pk_depthwise_dw": ("ppppii", None),
+    "pk_depthwise_dw": ("ppppiiii", None),
     **{f"pk_reduce_{name}": ("piipiiii", None) for name in ("sum", "mean", "max", "min")},
     "pk_argmax": ("piipiiii", None),
     "pk_softmax": ("pipii", None),

@@ -1,9 +1,9 @@
-"""Convolutions, channels last: implicit matrix products, and direct depthwise kernels."""
+"""Convolutions, channels last, as implicit matrix products."""
 
 from dataclasses import dataclass
 from math import prod
 
-from pockengine.backends.c import sizes
+from pockengine.backends.c import depthwise_calls, sizes
 from pockengine.backends.c.call import Call, block_of
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
@@ -69,9 +69,7 @@ def conv(value: Value, x: list[str], target: Target) -> Call:
     g, op = _geometry(value), value.op
     assert isinstance(op, Conv)
     if g.depthwise:
-        lines = prod(value.shape[:-2])
-        body = f"pk_depthwise_lines(&g, {x[0]}, {x[1]}, out, b0, b1);"
-        return Call(lines, (g.declare(), body), block=block_of(value.type.size // lines))
+        return depthwise_calls.conv(value, g.declare(), x)
     return Call(
         prod(value.shape[:-1]),
         (g.declare(), f"pk_conv_rows(&g, {x[0]}, shared, out, {g.o}, b0, b1, work);"),
@@ -87,9 +85,7 @@ def conv_input_grad(value: Value, x: list[str], target: Target) -> Call:
     g, op = _geometry(value), value.op
     assert isinstance(op, ConvInputGrad)
     if g.depthwise:
-        lines = prod(value.shape[:-2])
-        body = f"pk_depthwise_dx_lines(&g, {x[0]}, {x[1]}, out, b0, b1);"
-        return Call(lines, (g.declare(), body), block=block_of(value.type.size // lines))
+        return depthwise_calls.conv_input_grad(value, g.declare(), x)
     return Call(
         prod(value.shape[:-1]),
         (g.declare(), f"pk_conv_dx_rows(&g, {x[0]}, shared, out, b0, b1, work);"),
@@ -105,10 +101,7 @@ def conv_weight_grad(value: Value, x: list[str], target: Target) -> Call:
     g, op = _geometry(value), value.op
     assert isinstance(op, ConvWeightGrad)
     if g.depthwise:
-        items = -(-g.c // target.nr)
-        span = f"b0 * {target.nr}, idx_min(b1 * {target.nr}, {g.c})"
-        body = f"pk_depthwise_dw(&g, {x[0]}, {x[1]}, out, {span});"
-        return Call(items, (g.declare(), body), rows=False)
+        return depthwise_calls.conv_weight_grad(value, g.declare(), x)
     rows = g.taps * g.c // op.groups
     body = f"pk_conv_dw(&g, {x[0]}, {x[1]}, out, b0, b1, work);"
     scratch = sizes.conv_dw_scratch(g.o, op.groups, target)

@@ -2,336 +2,367 @@
  *
  *   y [n][oy][ox][c] = sum over (kh, kw) of x[n][oy*sh - ph + kh*dh][ox*sw - pw + kw*dw][c]
  *                                           * w[kh][kw][c]
- * The gradient of x under stride 1 is the same convolution of dy with the kernel turned around;
- * under a stride it is a short sum of taps for each pixel. Widths 3 and 5 with strides 1 and 2 are
- * inlined with these numbers constant and keep a few neighbouring pixels in registers; everything
- * else, and the pixels at the left and right edge, sums taps one pixel at a time.
+ * The gradient of x is a sum of the same kind over dy: under stride 1 with the kernel turned
+ * around, under stride 2 with the kernel's even columns for every other pixel and its odd columns
+ * for those between. Both are computed a line at a time, in blocks of neighbouring pixels that stay
+ * in registers with all the columns they share; kernel widths 3, 5 and 7 with strides 1 and 2 are
+ * inlined with these numbers constant. Everything else sums taps one pixel at a time.
  */
 #include "pock.h"
 
-#define PIXELS 4
+#if POCK_MR == 6 /* 16 vector registers */
+#define BLOCK_PIXELS 4
+#define DW_TAPS 12
+#else /* 32 of them */
+#define BLOCK_PIXELS 8
+#define DW_TAPS 25
+#endif
 
-/* A convolution seen from the side that is being written: out lines from in lines. */
+/* One axis of a convolution, from the side that is written: `in` positions are read. */
 typedef struct {
-  idx n, h, w, oh, ow, c, kh, kw, sh, sw, ph, pw, dh, dw;
-  const float *weight;  /* tap (0, 0) */
-  idx row_step, tap_step; /* from a tap to the one below, to the one at its right */
-} dw_view;
+  idx in, kernel, stride, pad, dilation;
+} dw_axis;
 
-/* Sum of `count` taps for all channels of one pixel: out[c] = sum in[t][c] * weight[t][c]. */
+/* What one position along an axis sums: in[at + j * at_step] * weight[k + j * k_step], j < count. */
 typedef struct {
-  idx count;
-  const float *in[POCK_CONV_TAPS], *weight[POCK_CONV_TAPS];
+  idx count, at, k, at_step, k_step;
 } dw_taps;
 
-static void sum_taps_narrow(const dw_taps *taps, idx c, float *out, int accumulate) {
-  for (idx i = 0; i < c; i++) {
-    float s = accumulate ? out[i] : 0;
-    for (idx t = 0; t < taps->count; t++) s += taps->in[t][i] * taps->weight[t][i];
-    out[i] = s;
+typedef dw_taps taps_fn(const dw_axis *a, idx i);
+
+/* Of y over x. */
+static dw_taps output_taps(const dw_axis *a, idx i) {
+  idx base = i * a->stride - a->pad;
+  idx k0 = base < 0 ? ceil_div(-base, a->dilation) : 0;
+  idx k1 = base >= a->in ? k0 : idx_min(a->kernel, ceil_div(a->in - base, a->dilation));
+  return (dw_taps){idx_max(0, k1 - k0), base + k0 * a->dilation, k0, a->dilation, 1};
+}
+
+/* Of dx over dy: the taps k for which i + pad - k * dilation is a multiple of the stride. */
+static dw_taps input_taps(const dw_axis *a, idx i) {
+  dw_taps taps = {0};
+  for (idx k = 0; k < a->kernel && i + a->pad >= k * a->dilation; k++) {
+    idx from = i + a->pad - k * a->dilation, at = from / a->stride;
+    if (at * a->stride != from || at >= a->in) continue;
+    if (taps.count == 0) taps.at = at, taps.k = k;
+    if (taps.count == 1) taps.at_step = at - taps.at, taps.k_step = k - taps.k;
+    taps.count++;
   }
+  return taps;
 }
 
-PK_INLINE void sum_taps_wide(const dw_taps *taps, idx count, idx c, float *out, int accumulate) {
-  vf tail = vf_load(out + c - POCK_VW); /* before any lane of it is overwritten */
-  for (idx i = 0; i < c; i += POCK_VW) {
-    idx at = idx_min(i, c - POCK_VW);
-    vf s = !accumulate ? (vf){} : i + POCK_VW < c ? vf_load(out + at) : tail;
-    for (idx t = 0; t < count; t++)
-      s += vf_load(taps->in[t] + at) * vf_load(taps->weight[t] + at);
-    vf_store(out + at, s);
-  }
-}
+/* A convolution as seen from the lines that are written. */
+typedef struct {
+  idx h, w, c; /* of what is written */
+  dw_axis rows, columns;
+  taps_fn *taps;
+  const float *weight;
+} dw_view;
 
-/* The counts met at edges and under a stride of 2 are inlined. */
-static void sum_taps(const dw_taps *taps, idx c, float *out, int accumulate) {
-  if (c < POCK_VW)
-    sum_taps_narrow(taps, c, out, accumulate);
-  else if (accumulate)
-    sum_taps_wide(taps, taps->count, c, out, 1);
-  else if (taps->count == 1)
-    sum_taps_wide(taps, 1, c, out, 0);
-  else if (taps->count == 2)
-    sum_taps_wide(taps, 2, c, out, 0);
-  else if (taps->count == 4)
-    sum_taps_wide(taps, 4, c, out, 0);
-  else if (taps->count == 6)
-    sum_taps_wide(taps, 6, c, out, 0);
-  else
-    sum_taps_wide(taps, taps->count, c, out, 0);
-}
+/* ----------------------------------------------------------------------- any geometry */
 
-/* Adds a tap; a full list is summed into out and emptied. Returns whether out holds a sum. */
-static int push_tap(dw_taps *taps, const float *in, const float *weight, idx c, float *out,
-                    int accumulate) {
-  if (taps->count == POCK_CONV_TAPS) {
-    sum_taps(taps, c, out, accumulate);
-    taps->count = 0;
-    accumulate = 1;
-  }
-  taps->in[taps->count] = in;
-  taps->weight[taps->count++] = weight;
-  return accumulate;
-}
-
-/* Rows k0 <= k < k1 of the kernel fall inside [0, h) from base row y. */
-PK_INLINE void rows_inside(idx y, idx h, idx kh, idx dh, idx *k0, idx *k1) {
-  *k0 = y < 0 ? ceil_div(-y, dh) : 0;
-  *k1 = y >= h ? *k0 : idx_min(kh, ceil_div(h - y, dh));
-  if (*k0 > *k1) *k0 = *k1;
-}
-
-/* One output pixel, any geometry. in: the image; (y, x): base pixel. */
-static void single_pixel(const dw_view *v, const float *in, idx y, idx x, float *out) {
-  idx kh0, kh1, kw0, kw1;
-  rows_inside(y, v->h, v->kh, v->dh, &kh0, &kh1);
-  rows_inside(x, v->w, v->kw, v->dw, &kw0, &kw1);
-  dw_taps taps;
-  taps.count = 0; /* clearing the lists would cost more than a pixel */
-  int accumulate = 0;
-  for (idx kh = kh0; kh < kh1; kh++) {
-    for (idx kw = kw0; kw < kw1; kw++)
-      accumulate = push_tap(&taps, in + ((y + kh * v->dh) * v->w + x + kw * v->dw) * v->c,
-                            v->weight + kh * v->row_step + kw * v->tap_step, v->c, out, accumulate);
-  }
-  sum_taps(&taps, v->c, out, accumulate);
-}
-
-/* Under a stride, pixels are used too seldom for the hardware to see a pattern: asks for the pixels
- * that the next output line adds. */
-PK_INLINE void prefetch_below(const dw_view *v, int pixels, const float *x) {
-  for (idx line = 0; line < v->sh; line++, x += v->w * v->c) {
-    PK_UNROLL for (int p = 0; p < pixels; p++) __builtin_prefetch(x + p * v->c);
-  }
-}
-
-/* out[pixels][c] for kernel rows kh0..kh1, all columns inside the image. in: input pixel (first
- * kernel row, first column) of the first output pixel. */
-PK_INLINE void pixel_block(const dw_view *v, int pixels, int kw, int sw, const float *in, idx kh0,
-                           idx kh1, float *out) {
-  idx line_step = v->dh * v->w * v->c;
-  for (idx i = 0; i < v->c; i += POCK_VW) {
-    idx at = idx_min(i, v->c - POCK_VW);
-    const float *x = in + at, *w = v->weight + kh0 * v->row_step + at;
-    vf acc[PIXELS];
-    PK_UNROLL for (int p = 0; p < pixels; p++) acc[p] = (vf){};
-    for (idx kh = kh0; kh < kh1; kh++, x += line_step, w += v->row_step) {
-      PK_UNROLL for (int k = 0; k < kw; k++) {
-        vf weight = vf_load(w + k * v->tap_step);
-        PK_UNROLL for (int p = 0; p < pixels; p++)
-          acc[p] += vf_load(x + (p * sw + k) * v->c) * weight;
+static void any_pixel(const dw_view *v, dw_taps rows, dw_taps columns, const float *in,
+                      float *out) {
+  idx c = v->c, width = v->columns.in, vector = c < POCK_VW ? 1 : POCK_VW;
+  in += (rows.at * width + columns.at) * c;
+  const float *weight = v->weight + (rows.k * v->columns.kernel + columns.k) * c;
+  for (idx i = 0; i < c; i += vector) {
+    idx at = idx_min(i, c - vector);
+    vf sum = {};
+    float single = 0;
+    for (idx r = 0; r < rows.count; r++) {
+      const float *x = in + r * rows.at_step * width * c + at;
+      const float *w = weight + r * rows.k_step * v->columns.kernel * c + at;
+      for (idx k = 0; k < columns.count; k++, x += columns.at_step * c, w += columns.k_step * c) {
+        if (vector == 1)
+          single += *x * *w;
+        else
+          sum += vf_load(x) * vf_load(w);
       }
     }
-    PK_UNROLL for (int p = 0; p < pixels; p++) vf_store(out + p * v->c + at, acc[p]);
-    if (sw > 1) prefetch_below(v, pixels * sw, x + kw * v->c);
+    if (vector == 1)
+      out[at] = single;
+    else
+      vf_store(out + at, sum);
   }
 }
 
-/* Output pixels ox0..ox1 of a line, all of whose columns are inside. */
-PK_INLINE void inner_pixels(const dw_view *v, int kw, int sw, const float *in, idx y, idx ox0,
-                            idx ox1, float *line) {
-  idx kh0, kh1, ox = ox0;
-  rows_inside(y, v->h, v->kh, v->dh, &kh0, &kh1);
-  in += ((y + kh0 * v->dh) * v->w - v->pw) * v->c;
-  for (; ox + PIXELS <= ox1; ox += PIXELS)
-    pixel_block(v, PIXELS, kw, sw, in + ox * sw * v->c, kh0, kh1, line + ox * v->c);
-  for (; ox < ox1; ox++)
-    pixel_block(v, 1, kw, sw, in + ox * sw * v->c, kh0, kh1, line + ox * v->c);
+static void any_line(const dw_view *v, dw_taps rows, const float *in, float *line) {
+  for (idx i = 0; i < v->w; i++)
+    any_pixel(v, rows, v->taps(&v->columns, i), in, line + i * v->c);
 }
 
-typedef void inner_fn(const dw_view *v, const float *in, idx y, idx ox0, idx ox1, float *line);
+/* ------------------------------------------------------------------ blocks of pixels */
 
-#define INNER(kw, sw)                                                                             \
-  static void inner_##kw##_##sw(const dw_view *v, const float *in, idx y, idx ox0, idx ox1,       \
-                                float *line) {                                                    \
-    inner_pixels(v, kw, sw, in, y, ox0, ox1, line);                                               \
+/* columns[j] = the vector at column first + j, zero outside of the image. */
+PK_INLINE void load_columns(int count, int edge, const float *x, idx c, idx first, idx width,
+                            vf *columns) {
+  PK_UNROLL for (int j = 0; j < count; j++)
+    columns[j] = !edge || (first + j >= 0 && first + j < width) ? vf_load(x + j * c) : (vf){};
+}
+
+/* `pixels` neighbours; tap k of pixel p reads column first + p * stride + k and the weight at
+ * k * tap_step. Only `count` of them are stored where the block is at an edge. */
+PK_INLINE void gather_block(const dw_view *v, dw_taps rows, int kw, int stride, int edge,
+                            const float *in, const float *weight, idx tap_step, idx first,
+                            float *out, idx count) {
+  idx c = v->c, width = v->columns.in;
+  idx line_step = rows.at_step * width * c, row_step = rows.k_step * kw * c;
+  for (idx i = 0; i < c; i += POCK_VW) {
+    idx at = idx_min(i, c - POCK_VW);
+    const float *x = in + (rows.at * width + first) * c + at;
+    const float *w = weight + rows.k * kw * c + at;
+    vf acc[BLOCK_PIXELS] = {};
+    for (idx r = 0; r < rows.count; r++, x += line_step, w += row_step) {
+      vf column[(BLOCK_PIXELS - 1) * 2 + 7];
+      load_columns((BLOCK_PIXELS - 1) * stride + kw, edge, x, c, first, width, column);
+      PK_UNROLL for (int k = 0; k < kw; k++) {
+        vf tap = vf_load(w + k * tap_step);
+        PK_UNROLL for (int p = 0; p < BLOCK_PIXELS; p++) acc[p] += column[p * stride + k] * tap;
+      }
+    }
+    PK_UNROLL for (int p = 0; p < BLOCK_PIXELS; p++) {
+      if (!edge || p < count) vf_store(out + p * c + at, acc[p]);
+    }
   }
-INNER(3, 1)
-INNER(3, 2)
-INNER(5, 1)
-INNER(5, 2)
-
-/* The inlined variant for this geometry, or NULL. */
-static inner_fn *find_inner(const dw_view *v) {
-  if (v->dw != 1 || v->c < POCK_VW) return NULL;
-  if (v->kw == 3 && v->sw == 1) return inner_3_1;
-  if (v->kw == 3 && v->sw == 2) return inner_3_2;
-  if (v->kw == 5 && v->sw == 1) return inner_5_1;
-  if (v->kw == 5 && v->sw == 2) return inner_5_2;
-  return NULL;
 }
 
-/* The output columns all of whose taps are inside: first and one past the last. */
-PK_INLINE idx inner_begin(idx pw, idx sw) { return idx_max(0, ceil_div(pw, sw)); }
-PK_INLINE idx inner_end(idx w, idx ow, idx kw, idx sw, idx pw, idx dw, idx begin) {
-  idx room = w + pw - (kw - 1) * dw - 1;
-  return idx_max(begin, idx_min(ow, room < 0 ? 0 : room / sw + 1));
+PK_INLINE void gather_line(const dw_view *v, dw_taps rows, int kw, int stride, const float *in,
+                           float *line) {
+  int turned = v->taps == input_taps;
+  idx c = v->c, pad = turned ? kw - 1 - v->columns.pad : v->columns.pad;
+  const float *weight = turned ? v->weight + (kw - 1) * c : v->weight;
+  idx tap_step = turned ? -c : c;
+  for (idx i = 0; i < v->w; i += BLOCK_PIXELS) {
+    idx first = i * stride - pad, last = first + (BLOCK_PIXELS - 1) * stride + kw - 1;
+    if (first >= 0 && last < v->columns.in && i + BLOCK_PIXELS <= v->w)
+      gather_block(v, rows, kw, stride, 0, in, weight, tap_step, first, line + i * c, 0);
+    else
+      gather_block(v, rows, kw, stride, 1, in, weight, tap_step, first, line + i * c, v->w - i);
+  }
+}
+
+/* Under a stride of 2, the gradient of the pixels 2 (o + p) - pad and 2 (o + p) - pad + 1, p <
+ * PAIRS: tap k of the kernel reads column o + p - k / 2 for pixel k % 2 of a pair. */
+#define PAIRS 4
+PK_INLINE void pairs_block(const dw_view *v, dw_taps rows, int kw, int edge, const float *in, idx o,
+                           float *line) {
+  idx c = v->c, width = v->columns.in, first = o - kw / 2, to = 2 * o - v->columns.pad;
+  idx line_step = rows.at_step * width * c, row_step = rows.k_step * kw * c;
+  for (idx i = 0; i < c; i += POCK_VW) {
+    idx at = idx_min(i, c - POCK_VW);
+    const float *x = in + (rows.at * width + first) * c + at;
+    const float *w = v->weight + rows.k * kw * c + at;
+    vf acc[2 * PAIRS] = {};
+    for (idx r = 0; r < rows.count; r++, x += line_step, w += row_step) {
+      vf column[PAIRS + 3];
+      load_columns(PAIRS + kw / 2, edge, x, c, first, width, column);
+      PK_UNROLL for (int k = 0; k < kw; k++) {
+        vf tap = vf_load(w + k * c);
+        PK_UNROLL for (int p = 0; p < PAIRS; p++)
+          acc[2 * p + k % 2] += column[p + kw / 2 - k / 2] * tap;
+      }
+    }
+    PK_UNROLL for (int p = 0; p < 2 * PAIRS; p++) {
+      if (!edge || (to + p >= 0 && to + p < v->w)) vf_store(line + (to + p) * c + at, acc[p]);
+    }
+  }
+}
+
+PK_INLINE void pairs_line(const dw_view *v, dw_taps rows, int kw, const float *in, float *line) {
+  idx pad = v->columns.pad;
+  for (idx o = pad / 2; 2 * o - pad < v->w; o += PAIRS) {
+    idx first = o - kw / 2, to = 2 * o - pad;
+    if (first >= 0 && o + PAIRS <= v->columns.in && to >= 0 && to + 2 * PAIRS <= v->w)
+      pairs_block(v, rows, kw, 0, in, o, line);
+    else
+      pairs_block(v, rows, kw, 1, in, o, line);
+  }
+}
+
+typedef void line_fn(const dw_view *v, dw_taps rows, const float *in, float *line);
+
+#define LINES(kw)                                                                                \
+  static void line_##kw##_1(const dw_view *v, dw_taps rows, const float *in, float *line) {      \
+    gather_line(v, rows, kw, 1, in, line);                                                       \
+  }                                                                                              \
+  static void line_##kw##_2(const dw_view *v, dw_taps rows, const float *in, float *line) {      \
+    gather_line(v, rows, kw, 2, in, line);                                                       \
+  }                                                                                              \
+  static void pairs_##kw(const dw_view *v, dw_taps rows, const float *in, float *line) {         \
+    pairs_line(v, rows, kw, in, line);                                                           \
+  }
+LINES(3)
+LINES(5)
+LINES(7)
+
+static line_fn *find_line(const dw_view *v) {
+  static line_fn *const table[3][3] = {{line_3_1, line_3_2, pairs_3},
+                                       {line_5_1, line_5_2, pairs_5},
+                                       {line_7_1, line_7_2, pairs_7}};
+  const dw_axis *a = &v->columns;
+  int known = a->kernel == 3 || a->kernel == 5 || a->kernel == 7;
+  if (!known || a->stride > 2 || a->dilation != 1 || v->c < POCK_VW) return any_line;
+  return table[(a->kernel - 3) / 2][a->stride == 1 ? 0 : v->taps == output_taps ? 1 : 2];
 }
 
 static void view_lines(const dw_view *v, const float *in, float *out, idx line0, idx line1) {
-  inner_fn *inner = find_inner(v);
-  idx begin = idx_min(v->ow, inner_begin(v->pw, v->sw));
-  idx end = inner_end(v->w, v->ow, v->kw, v->sw, v->pw, v->dw, begin);
-  if (inner == NULL) begin = end = v->ow;
+  line_fn *compute = find_line(v);
   for (idx line = line0; line < line1; line++) {
-    const float *image = in + line / v->oh * v->h * v->w * v->c;
-    float *to = out + line * v->ow * v->c;
-    idx y = line % v->oh * v->sh - v->ph;
-    for (idx ox = 0; ox < begin; ox++)
-      single_pixel(v, image, y, ox * v->sw - v->pw, to + ox * v->c);
-    if (begin < end) inner(v, image, y, begin, end, to);
-    for (idx ox = end; ox < v->ow; ox++)
-      single_pixel(v, image, y, ox * v->sw - v->pw, to + ox * v->c);
+    const float *image = in + line / v->h * v->rows.in * v->columns.in * v->c;
+    compute(v, v->taps(&v->rows, line % v->h), image, out + line * v->w * v->c);
   }
 }
 
 void pk_depthwise_lines(const pk_conv *g, const float *x, const float *w, float *y, idx line0,
                         idx line1) {
-  dw_view v = {g->n,  g->h,  g->w,  g->oh, g->ow, g->c, g->kh,        g->kw,
-               g->sh, g->sw, g->ph, g->pw, g->dh, g->dw, w, g->kw * g->c, g->c};
+  dw_axis rows = {g->h, g->kh, g->sh, g->ph, g->dh}, columns = {g->w, g->kw, g->sw, g->pw, g->dw};
+  dw_view v = {g->oh, g->ow, g->c, rows, columns, output_taps, w};
   view_lines(&v, x, y, line0, line1);
-}
-
-/* ------------------------------------------------------------------- gradient of the input */
-
-/* The kernel rows that meet one line of dx: the lines of dy, and the weights' rows. */
-typedef struct {
-  idx count;
-  const float *dy[POCK_CONV_TAPS], *weight[POCK_CONV_TAPS];
-} dx_rows;
-
-/* Position `at` of x under tap k of one axis: the output position, or -1 where there is none. */
-PK_INLINE idx output_of(idx at, idx stride, idx out) {
-  if (at < 0) return -1;
-  idx o = (idx)((unsigned)at / (unsigned)stride);
-  return o * stride == at && o < out ? o : -1;
-}
-
-static void strided_dx_pixel(const pk_conv *g, const dx_rows *rows, idx ix, float *out) {
-  dw_taps taps;
-  taps.count = 0;
-  int accumulate = 0;
-  for (idx kw = 0; kw < g->kw; kw++) {
-    idx ox = output_of(ix + g->pw - kw * g->dw, g->sw, g->ow);
-    if (ox < 0) continue;
-    for (idx r = 0; r < rows->count; r++)
-      accumulate = push_tap(&taps, rows->dy[r] + ox * g->c, rows->weight[r] + kw * g->c, g->c, out,
-                            accumulate);
-  }
-  sum_taps(&taps, g->c, out, accumulate);
-}
-
-static void strided_dx_lines(const pk_conv *g, const float *dy, const float *w, float *dx,
-                             idx line0, idx line1) {
-  for (idx line = line0; line < line1; line++) {
-    const float *image = dy + line / g->h * g->oh * g->ow * g->c;
-    dx_rows rows;
-    rows.count = 0;
-    for (idx kh = 0; kh < g->kh; kh++) {
-      idx oy = output_of(line % g->h + g->ph - kh * g->dh, g->sh, g->oh);
-      if (oy < 0) continue;
-      rows.dy[rows.count] = image + oy * g->ow * g->c;
-      rows.weight[rows.count++] = w + kh * g->kw * g->c;
-    }
-    for (idx ix = 0; ix < g->w; ix++)
-      strided_dx_pixel(g, &rows, ix, dx + (line * g->w + ix) * g->c);
-  }
 }
 
 void pk_depthwise_dx_lines(const pk_conv *g, const float *dy, const float *w, float *dx, idx line0,
                            idx line1) {
-  if (g->sh != 1 || g->sw != 1) {
-    strided_dx_lines(g, dy, w, dx, line0, line1);
-    return;
-  }
-  idx ph = (g->kh - 1) * g->dh - g->ph, pw = (g->kw - 1) * g->dw - g->pw;
-  const float *last = w + (g->kh * g->kw - 1) * g->c;
-  dw_view v = {g->n, g->oh, g->ow, g->h,  g->w,  g->c, g->kh,         g->kw,
-               1,    1,     ph,    pw,    g->dh, g->dw, last, -g->kw * g->c, -g->c};
+  dw_axis rows = {g->oh, g->kh, g->sh, g->ph, g->dh}, columns = {g->ow, g->kw, g->sw, g->pw, g->dw};
+  dw_view v = {g->h, g->w, g->c, rows, columns, input_taps, w};
   view_lines(&v, dy, dx, line0, line1);
 }
 
 /* ------------------------------------------------------------------ gradient of the weight */
 
-/* One kernel row: line y of dy meets a line of x. */
-typedef struct {
-  idx w, ow, c, sw, pw, dil;
-  idx begin, end; /* the output columns all of whose taps are inside */
-} dw_row;
+#define DW_ROWS 5          /* kernel rows whose sums are in registers together, at most */
+#define DW_CACHED (1 << 16) /* floats of x and dy whose lines a vector of channels passes over */
 
-/* acc[k] += x * dy for output column ox, where tap k is inside. */
-PK_INLINE void edge_column(const dw_row *g, int kw, const float *x, const float *dy, idx ox,
-                           vf acc[5]) {
+/* A few columns of the kernel, moving over the lines of x and dy. */
+typedef struct {
+  idx w, ow, c, stride, dilation;
+  idx pad;              /* of the first of these columns */
+  idx begin, end;       /* output columns for which all of these columns are inside */
+  idx x_row, x_line;    /* from one kernel row's line of x, one output line's, to the next */
+  idx lines;            /* of dy */
+  idx dw_row;           /* floats in a row of the kernel */
+} dw_strip;
+
+/* One output column, where some taps may be outside. */
+PK_INLINE void edge_column(const dw_strip *g, int kh, int kw, const float *x, const float *dy,
+                           idx ox, vf acc[DW_ROWS][5]) {
   vf d = vf_load(dy + ox * g->c);
   PK_UNROLL for (int k = 0; k < kw; k++) {
-    idx ix = ox * g->sw - g->pw + k * g->dil;
-    if (ix >= 0 && ix < g->w) acc[k] += vf_load(x + ix * g->c) * d;
+    idx ix = ox * g->stride - g->pad + k * g->dilation;
+    if (ix < 0 || ix >= g->w) continue;
+    PK_UNROLL for (int r = 0; r < kh; r++) acc[r][k] += vf_load(x + r * g->x_row + ix * g->c) * d;
   }
 }
 
-/* dw[kw][c0:c1] += the products of one line of dy with one line of x. */
-PK_INLINE void dw_line(const dw_row *g, int kw, const float *x, const float *dy, float *dw, idx c0,
-                       idx c1) {
-  for (idx i = c0; i < c1; i += POCK_VW) {
-    idx at = idx_min(i, c1 - POCK_VW), ox = 0;
-    vf acc[2][5] = {};
-    for (; ox < g->begin; ox++) edge_column(g, kw, x + at, dy + at, ox, acc[0]);
-    const float *from = x + (ox * g->sw - g->pw) * g->c + at, *grad = dy + ox * g->c + at;
-    for (; ox + 2 <= g->end; ox += 2, from += 2 * g->sw * g->c, grad += 2 * g->c) {
-      PK_UNROLL for (int p = 0; p < 2; p++) {
-        vf d = vf_load(grad + p * g->c);
+/* acc += the products of one line of dy with kh lines of x. Few taps take several sums each, so
+ * that additions do not wait for each other. */
+PK_INLINE void dw_line(const dw_strip *g, int kh, int kw, int sets, const float *x, const float *dy,
+                       vf acc[][DW_ROWS][5]) {
+  idx ox = 0, step = g->stride * g->c, tap = g->dilation * g->c;
+  for (; ox < g->begin; ox++) edge_column(g, kh, kw, x, dy, ox, acc[0]);
+  const float *from = x + (ox * g->stride - g->pad) * g->c, *grad = dy + ox * g->c;
+  for (; ox + sets <= g->end; ox += sets, grad += sets * g->c, from += sets * step) {
+    PK_UNROLL for (int s = 0; s < sets; s++) {
+      vf d = vf_load(grad + s * g->c);
+      PK_UNROLL for (int r = 0; r < kh; r++) {
         PK_UNROLL for (int k = 0; k < kw; k++)
-          acc[p][k] += vf_load(from + (p * g->sw + k * g->dil) * g->c) * d;
+          acc[s][r][k] += vf_load(from + s * step + r * g->x_row + k * tap) * d;
       }
     }
-    for (; ox < g->ow; ox++) edge_column(g, kw, x + at, dy + at, ox, acc[0]);
+  }
+  for (; ox < g->ow; ox++) edge_column(g, kh, kw, x, dy, ox, acc[0]);
+}
+
+/* dw[kh][kw][c0:c1] += the products of all lines. */
+PK_INLINE void dw_strip_sum(const dw_strip *g, int kh, int kw, const float *x, const float *dy,
+                            float *dw, idx c0, idx c1) {
+  int sets = kh * kw <= 3 ? 4 : kh * kw <= 6 ? 2 : 1;
+  for (idx i = c0; i < c1; i += POCK_VW) {
+    idx at = idx_min(i, c1 - POCK_VW);
+    vf acc[4][DW_ROWS][5] = {};
+    for (idx line = 0; line < g->lines; line++)
+      dw_line(g, kh, kw, sets, x + line * g->x_line + at, dy + line * g->ow * g->c + at, acc);
     vi fresh = vf_lanes_from(i - at); /* the last vector overlaps the one before */
-    PK_UNROLL for (int k = 0; k < kw; k++) {
-      vf old = vf_load(dw + k * g->c + at);
-      vf_store(dw + k * g->c + at, vf_select(fresh, old + (acc[0][k] + acc[1][k]), old));
+    PK_UNROLL for (int r = 0; r < kh; r++) {
+      PK_UNROLL for (int k = 0; k < kw; k++) {
+        float *to = dw + r * g->dw_row + k * g->c + at;
+        vf sum = acc[0][r][k], old = vf_load(to);
+        PK_UNROLL for (int s = 1; s < sets; s++) sum += acc[s][r][k];
+        vf_store(to, vf_select(fresh, old + sum, old));
+      }
     }
   }
 }
 
-/* The same for any kernel width and any number of channels. */
-static void dw_line_any(const dw_row *g, idx kw, const float *x, const float *dy, float *dw, idx c0,
-                        idx c1) {
-  for (idx k = 0; k < kw; k++) {
+typedef void strip_fn(const dw_strip *g, const float *x, const float *dy, float *dw, idx c0,
+                      idx c1);
+
+#define STRIP(kh, kw)                                                                         \
+  static void strip_##kh##_##kw(const dw_strip *g, const float *x, const float *dy, float *dw, \
+                                idx c0, idx c1) {                                             \
+    dw_strip_sum(g, kh, kw, x, dy, dw, c0, c1);                                               \
+  }
+#define STRIPS(kw) STRIP(1, kw) STRIP(2, kw) STRIP(3, kw) STRIP(4, kw) STRIP(5, kw)
+STRIPS(1)
+STRIPS(3)
+STRIPS(5)
+#define STRIP_NAMES(kw) {strip_1_##kw, strip_2_##kw, strip_3_##kw, strip_4_##kw, strip_5_##kw}
+static strip_fn *const strips[3][DW_ROWS] = {STRIP_NAMES(1), STRIP_NAMES(3), STRIP_NAMES(5)};
+
+/* The same for one tap and fewer channels than a vector has. */
+static void dw_tap_narrow(const dw_strip *g, const float *x, const float *dy, float *dw, idx c0,
+                          idx c1) {
+  for (idx line = 0; line < g->lines; line++, x += g->x_line, dy += g->ow * g->c) {
     for (idx ox = 0; ox < g->ow; ox++) {
-      idx ix = ox * g->sw - g->pw + k * g->dil;
+      idx ix = ox * g->stride - g->pad;
       if (ix < 0 || ix >= g->w) continue;
-      const float *from = x + ix * g->c, *grad = dy + ox * g->c;
-      PK_EACH for (idx c = c0; c < c1; c++) dw[k * g->c + c] += from[c] * grad[c];
+      for (idx c = c0; c < c1; c++) dw[c] += x[ix * g->c + c] * dy[ox * g->c + c];
     }
   }
 }
 
-static void dw_kernel_row(const dw_row *row, idx kw, const float *x, const float *dy, float *dw,
-                          idx c0, idx c1) {
-  int wide = c1 - c0 >= POCK_VW;
-  if (wide && kw == 3 && row->dil == 1 && row->sw == 1)
-    dw_line(&(dw_row){row->w, row->ow, row->c, 1, row->pw, 1, row->begin, row->end}, 3, x, dy, dw,
-            c0, c1);
-  else if (wide && kw == 3)
-    dw_line(row, 3, x, dy, dw, c0, c1);
-  else if (wide && kw == 5)
-    dw_line(row, 5, x, dy, dw, c0, c1);
-  else
-    dw_line_any(row, kw, x, dy, dw, c0, c1);
+/* Adds what some lines of dy bring, all of which meet these kernel rows. x: the line that the first
+ * row meets. */
+static void dw_add_lines(const pk_conv *conv, dw_taps rows, idx lines, const float *x,
+                         const float *dy, float *dw, idx c0, idx c1) {
+  dw_strip g = {.w = conv->w, .ow = conv->ow, .c = conv->c, .stride = conv->sw,
+                .dilation = conv->dw, .x_row = conv->dh * conv->w * conv->c,
+                .x_line = conv->sh * conv->w * conv->c, .lines = lines,
+                .dw_row = conv->kw * conv->c};
+  int narrow = c1 - c0 < POCK_VW;
+  for (idx k = 0, kw; k < conv->kw; k += kw) {
+    idx left = conv->kw - k;
+    kw = narrow || left < 3 ? 1 : left < 5 || left == 6 ? 3 : 5;
+    g.pad = conv->pw - k * g.dilation;
+    g.begin = idx_max(0, idx_min(g.ow, ceil_div(g.pad, g.stride)));
+    idx room = g.w + g.pad - (kw - 1) * g.dilation - 1;
+    g.end = idx_max(g.begin, idx_min(g.ow, room < 0 ? 0 : room / g.stride + 1));
+    for (idx r = 0, kh; r < rows.count; r += kh) {
+      kh = narrow ? 1 : idx_min(idx_min(DW_ROWS, DW_TAPS / kw), rows.count - r);
+      float *to = dw + ((rows.k + r) * conv->kw + k) * g.c;
+      if (narrow)
+        dw_tap_narrow(&g, x + r * g.x_row, dy, to, c0, c1);
+      else
+        strips[kw / 2][kh - 1](&g, x + r * g.x_row, dy, to, c0, c1);
+    }
+  }
 }
 
-void pk_depthwise_dw(const pk_conv *g, const float *x, const float *dy, float *dw, idx c0, idx c1) {
+void pk_depthwise_dw(const pk_conv *g, const float *x, const float *dy, float *dw, idx line0,
+                     idx line1, idx c0, idx c1) {
+  dw_axis axis = {g->h, g->kh, g->sh, g->ph, g->dh};
+  idx x_line = g->w * g->c, dy_line = g->ow * g->c;
+  idx cached = idx_max(1, DW_CACHED / (dy_line + g->sh * x_line));
   for (idx t = 0; t < g->kh * g->kw; t++) memset(dw + t * g->c + c0, 0, (c1 - c0) * sizeof(float));
-  idx begin = idx_min(g->ow, inner_begin(g->pw, g->sw));
-  idx end = inner_end(g->w, g->ow, g->kw, g->sw, g->pw, g->dw, begin);
-  dw_row row = {g->w, g->ow, g->c, g->sw, g->pw, g->dw, begin, end};
-  for (idx line = 0; line < g->n * g->oh; line++) {
-    const float *image = x + line / g->oh * g->h * g->w * g->c;
-    const float *dy_line = dy + line * g->ow * g->c;
-    idx kh0, kh1, y = line % g->oh * g->sh - g->ph;
-    rows_inside(y, g->h, g->kh, g->dh, &kh0, &kh1);
-    for (idx kh = kh0; kh < kh1; kh++)
-      dw_kernel_row(&row, g->kw, image + (y + kh * g->dh) * g->w * g->c, dy_line,
-                    dw + kh * g->kw * g->c, c0, c1);
+  for (idx line = line0, lines; line < line1; line += lines) {
+    dw_taps rows = output_taps(&axis, line % g->oh);
+    idx most = idx_min(idx_min(line1 - line, g->oh - line % g->oh), cached);
+    for (lines = 1; lines < most; lines++) { /* whose taps are the same, moved along */
+      dw_taps next = output_taps(&axis, line % g->oh + lines);
+      if (next.k != rows.k || next.count != rows.count) break;
+    }
+    const float *image = x + line / g->oh * g->h * x_line;
+    if (rows.count > 0)
+      dw_add_lines(g, rows, lines, image + rows.at * x_line, dy + line * dy_line, dw, c0, c1);
   }
 }

@@ -53,15 +53,14 @@ void pk_conv_dw(const pk_conv *g, const float *x, const float *dy, float *dw, id
 
 /* ------------------------------------------------ depthwise convolution (depthwise.c) */
 
-/* groups == c == o, weight [kh][kw][c], kh at most POCK_CONV_TAPS. A line is one image row: n * oh
- * of y, n * h of dx. */
+/* groups == c == o, weight [kh][kw][c]. A line is one image row: n * oh of y, n * h of dx. */
 void pk_depthwise_lines(const pk_conv *g, const float *x, const float *w, float *y, idx line0,
                         idx line1);
 void pk_depthwise_dx_lines(const pk_conv *g, const float *dy, const float *w, float *dx, idx line0,
                            idx line1);
-/* dw[kh][kw][c0:c1]. */
-void pk_depthwise_dw(const pk_conv *g, const float *x, const float *dy, float *dw, idx c0, idx c1);
-
+/* dw[kh][kw][c0:c1], summed over the lines line0..line1 of dy. */
+void pk_depthwise_dw(const pk_conv *g, const float *x, const float *dy, float *dw, idx line0,
+                     idx line1, idx c0, idx c1);
 
 /* ----------------------------------------------------------------- reductions (reduce.c) */
 
