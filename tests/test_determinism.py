@@ -100,6 +100,18 @@ def test_batch_statistics_give_the_same_bits(threads: int) -> None:
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_one_thread_and_two_give_the_same_bits(training: bool) -> None:
+    """Sums that ride in a step have parts of their own, whatever thread takes them."""
+    model, found = seeded(ConvNet, training=training), set()
+    for threads in (1, 2):
+        program = image_program(model, batch=64, target=pe.Target.host(threads=threads))
+        assert "pk_add_parts" in program.code.source
+        with pe.Session(program) as session:
+            found.add(steps(session, *images(64)))
+    assert len(found) == 1
+
+
 def test_dropout_differs_from_step_to_step_and_is_off_outside_of_training() -> None:
     x, y = np.ones((64, 64), np.float32), np.zeros(64, np.int64)
     with pe.Session(noisy_program(1)) as session:

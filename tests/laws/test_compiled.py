@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import ClassVar
 
 import pytest
+from column_sums import sum_cases
 from compiled import Case, cases_in, cases_of, check_cases, refusal
 from epilogues import epilogue_cases
 from machines import Machine, machine
@@ -87,11 +88,19 @@ def test_behind_kernels(on: Machine) -> None:
     check_cases(epilogue_cases(), on)
 
 
+def test_sums_of_columns(on: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts of a few rows and blocks that are smaller still."""
+    monkeypatch.setattr(import_module("pockengine.backends.c.sums"), "ROWS", 8)
+    monkeypatch.setattr(import_module("pockengine.backends.c.call"), "BLOCK", 128)
+    check_cases(sum_cases(), on)
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_random_graphs(unit: int, on: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fusion puts together, in blocks so small that every thread has several."""
     monkeypatch.setattr(import_module("pockengine.backends.c.call"), "BLOCK", 64)
     monkeypatch.setattr(import_module("pockengine.backends.c.loops"), "CHUNK", 64)
+    monkeypatch.setattr(import_module("pockengine.backends.c.sums"), "ROWS", 4)
     check_cases([random_case(unit * GRAPHS + i) for i in range(GRAPHS)], on)
 
 

@@ -2,6 +2,7 @@
 
     Conv -> Add(bias) -> Clip -> Greater   becomes one step: the kernel computes a block of rows,
                                            and the loop behind it runs while they are in the cache
+    MatMul -> Where(mask, 0) -> Sum(rows)  and so does this: the loop adds the rows up on its way
 
 passes/groups.py decides what is computed together, passes/sink.py what is rather computed again
 than stored; here the groups become steps.
@@ -14,7 +15,7 @@ from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, Step, storage
 from pockengine.ir.types import NUMPY
 from pockengine.ops.index import Put
-from pockengine.passes.groups import Group, Grouping, RowLength, is_loop
+from pockengine.passes.groups import Group, Grouping, RowLength, is_loop, riders
 from pockengine.passes.sink import sink
 
 
@@ -88,7 +89,8 @@ def _inplace(
         return ()
     pairs = []
     blocked = _read_elsewhere(values)
-    for result in results:
+    riding = riders(values)
+    for result in (r for r in results if r not in riding):
         for value in group.values:
             for operand in map(storage, value.inputs):
                 if operand in group.values or operand in blocked or not value.op.elementwise:
@@ -112,7 +114,9 @@ def _read_elsewhere(values: tuple[Value, ...]) -> set[Value]:
 
 def anchor_of(values: Iterable[Value]) -> Value | None:
     """The value of a step that a kernel computes, if there is one."""
-    return next((v for v in values if not is_loop(v)), None)
+    values = tuple(values)
+    riding = riders(values)
+    return next((v for v in values if not is_loop(v) and v not in riding), None)
 
 
 def landing_of(

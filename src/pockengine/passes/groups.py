@@ -6,11 +6,15 @@ groups in that order is correct, and no cycle can appear.
 
 What is virtual is computed inside each step that reads it, and never stored: scalars, index
 patterns, and data movement with a single elementwise reader.
+
+The sum of the columns of what a group computes rides in that group: its loop adds each row up while
+it is there. Nobody in the group can read the sum, which is known only after the last row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import prod
 
 from pockengine.ir.graph import Graph, Input, Leaf
 from pockengine.ir.op import Value, moves_data
@@ -19,6 +23,9 @@ from pockengine.ir.types import Shape
 from pockengine.ops.bits import PackBits, UnpackBits
 from pockengine.ops.constant import Full
 from pockengine.ops.index import Take
+from pockengine.ops.reduce import Sum
+
+WIDEST = 4096  # columns a riding sum: each part of a step adds up for itself
 
 RowLength = Callable[[Value], int | None]
 """Elements a row of a kernel's result, if the back end computes it by whole rows; else None."""
@@ -38,8 +45,27 @@ def is_view(value: Value) -> bool:
     return moves_data(value.op) or isinstance(value.op, (Take, UnpackBits))
 
 
+def columns_of(value: Value) -> int | None:
+    """The number of columns, if `value` is a sum of columns that may ride; else None."""
+    if not isinstance(value.op, Sum) or value.dtype != "f32":
+        return None
+    (x,) = value.inputs
+    rows = max((a + 1 for a in value.op.axes if x.shape[a] > 1), default=0)
+    columns = prod(x.shape[rows:])
+    whole = all(a in value.op.axes or x.shape[a] == 1 for a in range(rows))
+    return columns if whole and rows and 1 < columns <= WIDEST else None
+
+
+def riders(values: Iterable[Value]) -> list[Value]:
+    """The values of a step that sum the columns of another one."""
+    inside = dict.fromkeys(values)
+    return [v for v in inside if columns_of(v) and storage(v.inputs[0]) in inside]
+
+
 def splits(value: Value) -> frozenset[int]:
     """The boundaries that `value` needs in the loop that computes it; bits need none."""
+    if columns := columns_of(value):
+        return frozenset({columns})
     if isinstance(value.op, (UnpackBits, Full)):
         return frozenset()
     if is_view(value):
@@ -97,7 +123,7 @@ class Grouping:
         for operand in value.inputs:
             owner = storage(operand)
             if owner in self.group_of:
-                found.append((owner, is_pointwise(value)))
+                found.append((owner, reads_pointwise(value)))
             elif not isinstance(owner.op, Leaf):
                 found += [(inner, False) for inner, _ in self.stored_operands(owner)]
         return found
@@ -107,7 +133,7 @@ class Grouping:
         return max(groups, key=lambda g: g.index, default=None)
 
     def _joins(self, value: Value, group: Group) -> bool:
-        if not (is_pointwise(value) and self.fits(value, group)):
+        if not (reads_pointwise(value) and self.fits(value, group)):
             return False
         inside = [p for v, p in self.stored_operands(value) if self.group_of[v] is group]
         aligned = all(inside) and all(
@@ -151,13 +177,16 @@ class Grouping:
 
     @staticmethod
     def space_of(value: Value) -> int:
-        return value.inputs[0].type.size if isinstance(value.op, PackBits) else value.type.size
+        """The elements of a loop that computes the value."""
+        reduces = isinstance(value.op, PackBits) or columns_of(value)
+        return value.inputs[0].type.size if reduces else value.type.size
 
     def _new_group(self, value: Value) -> Group:
         loop = is_loop(value)
         row = None if loop else self.row_length(value)
         cuts = frozenset({row} - {value.type.size}) if row else frozenset()
-        group = Group(len(self.groups), self.space_of(value), cuts, loop or row is not None)
+        space = self.space_of(value) if loop else value.type.size
+        group = Group(len(self.groups), space, cuts, loop or row is not None)
         self.groups.append(group)
         return group
 
@@ -178,6 +207,11 @@ def _weights_first(graph: Graph) -> list[Value]:
 def is_pointwise(value: Value) -> bool:
     """Whether each element is computed from the operands' elements at the same index."""
     return value.op.elementwise or isinstance(value.op, PackBits)
+
+
+def reads_pointwise(value: Value) -> bool:
+    """Whether a loop that has the operands' elements can go on to compute the value."""
+    return is_pointwise(value) or columns_of(value) is not None
 
 
 def is_loop(value: Value) -> bool:

@@ -9,7 +9,14 @@ it is computed from is there anyway.
 """
 
 from pockengine.ir.op import Value
-from pockengine.passes.groups import Group, Grouping, is_chain, is_pointwise, packs_whole_bytes
+from pockengine.passes.groups import (
+    Group,
+    Grouping,
+    is_chain,
+    is_pointwise,
+    packs_whole_bytes,
+    riders,
+)
 
 DEPTH = 6  # elementwise operations that are repeated for one value, one behind the other
 
@@ -84,9 +91,14 @@ class _Sink:
             user = pending.pop()
             if user.op.alias:
                 pending += self.grouping.users[user]
-            elif not is_pointwise(user) or self.grouping.space_of(user) != value.type.size:
+            elif not self.reads_rows(user) or self.grouping.space_of(user) != value.type.size:
                 return False
         return True
+
+    def reads_rows(self, user: Value) -> bool:
+        """Whether a loop that computes an operand of `user` goes on with its elements."""
+        group = self.grouping.group_of.get(user)
+        return is_pointwise(user) or (group is not None and user in riders(group.values))
 
     def pays(self, value: Value, group: Group) -> bool:
         """Whether the group can compute the value, and keeps no more bytes alive by it."""

@@ -10,9 +10,10 @@ checks the arena it is given, calls no allocator, and touches nothing but the ar
 
 from dataclasses import dataclass, replace
 
-from pockengine.backends.c.call import WHOLE
+from pockengine.backends.c.call import WHOLE, block_of
 from pockengine.backends.c.calls import call, candidates, row_length
 from pockengine.backends.c.loops import Loop
+from pockengine.backends.c.sums import Sums, padded
 from pockengine.backends.c.syntax import CTYPE, Tables, indented
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
@@ -23,7 +24,6 @@ from pockengine.target import Target
 
 SERIAL_US = 4  # microseconds of work below which a step is not worth waking threads for,
 FLOPS_PER_US, BYTES_PER_US = 100_000, 20_000  # by what one core does
-ALIGN = 16  # floats: threads' workspaces do not share cache lines
 
 
 def with_kernels(schedule: Schedule, target: Target) -> Schedule:
@@ -32,20 +32,17 @@ def with_kernels(schedule: Schedule, target: Target) -> Schedule:
 
 
 def _with_kernel(step: Step, target: Target) -> Step:
-    anchor = anchor_of(step.values)
+    anchor, sums = anchor_of(step.values), Sums.of(step, target.threads)
+    floats = target.threads * sums.floats + sums.scratch
     if anchor is None:
-        return step
+        return replace(step, scratch=4 * floats)
     chosen = candidates(anchor, _dummy_names(anchor), target)[0]
-    floats = _padded(chosen.shared) + target.threads * _padded(chosen.scratch)
+    floats += padded(chosen.shared) + target.threads * padded(chosen.scratch)
     return replace(step, variant=chosen.variant, scratch=4 * floats)
 
 
 def _dummy_names(anchor: Value) -> dict[Value, str]:
     return {storage(x): "x" for x in anchor.inputs}
-
-
-def _padded(floats: int) -> int:
-    return -(-floats // ALIGN) * ALIGN
 
 
 def emit(plan: Plan, target: Target, timed: bool = False) -> str:
@@ -129,6 +126,7 @@ class _StepWriter:
         self.anchor = anchor_of(step.values)
         names = self._anchor_names() if self.anchor else {}
         self.call = call(self.anchor, names, entry.target, step.variant) if self.anchor else None
+        self.sums = Sums.of(step, entry.target.threads)
         self.loop = self._loop()
 
     def _anchor_names(self) -> dict[Value, str]:
@@ -140,7 +138,7 @@ class _StepWriter:
         if not rest or not self.step.results:
             return None
         row = row_length(self.anchor) if self.anchor else None
-        names = dict(self.names)
+        names = {**self.names, **self.sums.names()}
         if self.anchor is not None:
             names[self.anchor] = self.names[self._landing]
         loop = Loop(self.step, names, self.entry.tables, row, self.anchor)
@@ -160,10 +158,8 @@ class _StepWriter:
         lines: list[str] = []
         if self.call and self.call.pack_items:
             lines += self._function(f"{self.function}_pack", [*self._workspace(), *self.call.pack])
-        if self.call:
-            lines += self._function(self.function, self._kernel_body())
-        elif self.loop:
-            lines += self._function(self.function, self._blocks(WHOLE, self.loop.text()))
+        if self.call or self.loop:
+            lines += self._function(self.function, [*self._workspace(), *self._body()])
         return lines
 
     def launch(self) -> list[str]:
@@ -176,10 +172,15 @@ class _StepWriter:
                 for c in self.call.checks
             ]
             lines += self._launch(f"{self.function}_pack", self.call.pack_items)
-            lines += self._launch(self.function, self.call.items)
-        elif self.loop:
-            lines += self._launch(self.function, self.loop.items)
+        lines += self._launch(self.function, self.sums.parts or self._items)
+        if self.sums.offsets:
+            names = " ".join([*self._pointers(), *self._workspace("0")])
+            lines += ["{", names, *self.sums.results(self.names), "}"]
         return [*lines, *map(self._copy, self.step.copies)]
+
+    @property
+    def _items(self) -> int:
+        return self.call.items if self.call else self.loop.items if self.loop else 0
 
     def _copy(self, pair: tuple[Value, Value]) -> str:
         source, leaf = (self.entry.plan.offset(self.entry.name, v) for v in pair)
@@ -203,27 +204,33 @@ class _StepWriter:
             for v, name in self.names.items()
         ]
 
-    def _workspace(self) -> list[str]:
+    def _workspace(self, thread: str = "thread") -> list[str]:
+        """| shared | work, block_sums of thread 0 | ... of thread 1 | ... | parts |"""
         slot = self.entry.entry.scratch[self.number]
-        if slot is None or self.call is None:
+        if slot is None:
             return []
-        first = slot.offset + 4 * _padded(self.call.shared)
-        each = 4 * _padded(self.call.scratch)
+        shared, scratch = (self.call.shared, self.call.scratch) if self.call else (0, 0)
+        first, each = padded(shared), padded(scratch) + self.sums.floats
+        parts = first + self.entry.target.threads * each
         return [
             f"float *const shared = (float *)(m + {slot.offset});",
-            f"float *const work = (float *)(m + {first} + thread * (idx){each});",
+            f"float *const work = shared + {first} + {thread} * (idx){each};",
+            f"float *const block_sums = work + {padded(scratch)};",
+            f"float *const parts = shared + {parts};",
         ]
 
-    def _kernel_body(self) -> list[str]:
-        assert self.call is not None and self.anchor is not None
-        out = self.names[storage(self._landing)]
-        declare = f"{CTYPE[self.anchor.dtype]} *const out = {out};"
-        after = self.loop.text() if self.loop else []
-        return [
-            *self._workspace(),
-            declare,
-            *self._blocks(self.call.block, [*self.call.body, *after]),
-        ]
+    def _body(self) -> list[str]:
+        """The kernel, and the loop behind it, block by block."""
+        declare, body, block = [], self.loop.text() if self.loop else [], WHOLE
+        if self.call and self.anchor:
+            out = self.names[storage(self._landing)]
+            declare = [f"{CTYPE[self.anchor.dtype]} *const out = {out};"]
+            body, block = [*self.call.body, *body], self.call.block
+        elif self.loop and self.sums.offsets:
+            block = block_of(self.loop.item)
+        if self.sums.offsets:
+            return [*declare, *self.sums.around(self._items, block, body)]
+        return [*declare, *self._blocks(block, body)]
 
     @staticmethod
     def _blocks(block: int, body: list[str]) -> list[str]:

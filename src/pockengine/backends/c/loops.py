@@ -4,7 +4,7 @@ A loop runs over items `begin..end`, an item being one row of `row` elements (or
 range). The index space is cut into dims at the boundaries that broadcasting and data movement need;
 neighbours that every operand walks alike are merged again, so that most loops end up flat or rows x
 columns. The body loads all operands first and stores all results last: a result may lie on an
-operand's bytes.
+operand's bytes. Columns that are summed on the way are added to what the emitter has put to zero.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from pockengine.ir.types import Shape
 from pockengine.ops.bits import PackBits, UnpackBits
 from pockengine.ops.constant import Full, c_literal
 from pockengine.ops.index import Take
-from pockengine.passes.groups import is_view, splits
+from pockengine.passes.groups import columns_of, is_view, riders, splits
 
 CHUNK = 1024  # elements an item of a flat loop
 TILE = 64  # elements a tile of an inner loop that packs or unpacks bits: one 64-bit word
@@ -71,7 +71,10 @@ class Loop:
         self.own = {v for v in self.values if not self._inlined(v)}
         if not self.own:
             return
-        self.total = max(v.inputs[0].type.size if _packs(v) else v.type.size for v in self.own)
+        self.sums = set(riders(self.step.values))
+        self.total = max(
+            v.inputs[0].type.size if _packs(v) or v in self.sums else v.type.size for v in self.own
+        )
         self.space = self._space()
         self.pointers: dict[tuple[Value, Strides], str] = {}
 
@@ -95,12 +98,12 @@ class Loop:
         cuts = {c for v in whole for c in splits(v)}
         if self.row and self.row != self.total:
             cuts.add(self.row)
-        fixed = {c for v in whole if is_view(v) for c in splits(v)}
+        fixed = {c for v in whole if is_view(v) or v in self.sums for c in splits(v)}
         dims = _merged(_dims(self.total, cuts), fixed, self._walks)
         if self.row and len(dims) > 1:  # not flat: rows must then start where a dim turns over
             dims = _merged(_dims(self.total, cuts), {*fixed, self.row}, self._walks)
             dims = (*dims, 1) if self.row == 1 else dims
-        return Space(dims, self._inner_dims(dims))
+        return Space(dims, self._inner_dims(dims)) if self.row else _with_rows(dims)
 
     def _walks(self, dims: Shape) -> list[Strides]:
         """How each operand that is read index by index walks over `dims`."""
@@ -112,11 +115,10 @@ class Loop:
         ]
 
     def _inner_dims(self, dims: Shape) -> int:
+        """How many of the last dims make up a row of the kernel."""
         row, count = 1, 0
-        for dim in reversed(dims):
-            if row >= (self.row or ROW) and count:
-                break
-            row, count = row * dim, count + 1
+        while row < (self.row or 1) or not count:
+            row, count = row * dims[-1 - count], count + 1
         return count
 
     # ------------------------------------------------------------------ the text
@@ -166,6 +168,11 @@ class Loop:
             if value not in self.own:
                 continue
             name = self.inner[value]
+            if value in self.sums:
+                (x,) = value.inputs
+                place = self._place(value, _kept(value), x.shape)
+                stores.append(f"{place} += {self._argument(x, x, loads)};")
+                continue
             if _packs(value):
                 self._pack(value, self._argument(value.inputs[0], value.inputs[0], loads))
                 stores.append(f"bits_{name}[j] = {self._argument(value.inputs[0], value, loads)};")
@@ -174,7 +181,7 @@ class Loop:
                 f"const {CTYPE[value.dtype]} {name} = {self._expression(value, loads)};"
             )
             if value in self.step.results:
-                stores.append(f"{self._element(value, value)} = {name};")
+                stores.append(f"{self._place(value, value.shape, value.shape)} = {name};")
         reads = [f"const {ctype} = {source};" for ctype, source in loads.items()]
         return [*reads, *computes, *stores]
 
@@ -199,7 +206,7 @@ class Loop:
         return self._at(operand, self._broadcast(operand.shape, reader.shape))
 
     def _load(self, owner: Value, operand: Value, reader: Value, loads: dict[str, str]) -> str:
-        source = self._element(operand, reader)
+        source = self._place(owner, operand.shape, reader.shape)
         name = f"x_{len(loads)}"
         for known, text in loads.items():
             if text == source:
@@ -207,10 +214,10 @@ class Loop:
         loads[f"{CTYPE[owner.dtype]} {name}"] = source
         return name
 
-    def _element(self, operand: Value, reader: Value) -> str:
-        """An lvalue: the element of a stored value that `reader` is at."""
-        strides = walk(operand.shape, reader.shape, self.space.dims)
-        pointer = self.pointers.setdefault((storage(operand), strides), f"p{len(self.pointers)}")
+    def _place(self, owner: Value, shape: Shape, reader: Shape) -> str:
+        """An lvalue: the element of a stored value, seen in `shape`, that a reader is at."""
+        strides = walk(shape, reader, self.space.dims)
+        pointer = self.pointers.setdefault((owner, strides), f"p{len(self.pointers)}")
         last = strides[-1]
         return f"{pointer}[{'c' if last == 1 else f'c * {last}' if last else '0'}]"
 
@@ -326,6 +333,24 @@ def _merged(dims: Shape, fixed: set[int], walks: object) -> Shape:
     return dims
 
 
+def _with_rows(dims: Shape) -> Space:
+    """The space of a pure loop: a dim that would make rows of ROW elements far too long is cut.
+
+    >>> _with_rows((100352, 16))
+    Space(dims=(25088, 4, 16), inner=2)
+    """
+    row, inner = dims[-1], 1
+    while row < ROW and inner < len(dims):
+        dim = dims[-1 - inner]
+        if row * dim > CHUNK:
+            least = -(-ROW // row)
+            factor = next((f for f in range(least, 4 * least) if dim % f == 0), 1)
+            cut = (dim // factor, factor)
+            return Space((*dims[: -1 - inner], *cut, *dims[-inner:]), inner + 1)
+        row, inner = row * dim, inner + 1
+    return Space(dims, inner)
+
+
 def _dims(total: int, cuts: set[int]) -> Shape:
     ordered = [1, *sorted(c for c in cuts if 1 < c < total), total]
     return tuple(outer // inner for inner, outer in pairwise(ordered))[::-1]
@@ -342,6 +367,12 @@ def _flat(shape: Shape, index: list[str]) -> str:
         if i != "0"
     ]
     return " + ".join(terms) or "0"
+
+
+def _kept(value: Value) -> Shape:
+    """The shape of a sum of columns that broadcasts to its operand."""
+    shape, columns = value.inputs[0].shape, columns_of(value)
+    return tuple(n if prod(shape[a:]) <= (columns or 0) else 1 for a, n in enumerate(shape))
 
 
 def _packs(value: Value) -> bool:

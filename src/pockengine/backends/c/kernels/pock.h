@@ -74,6 +74,11 @@ void pk_reduce_max(const float *x, idx reduce, idx inner, float *out, idx outer0
                    idx inner0, idx inner1);
 void pk_reduce_min(const float *x, idx reduce, idx inner, float *out, idx outer0, idx outer1,
                    idx inner0, idx inner1);
+/* For sums of columns that ride in a step: x[n] = 0; total[n] += x[n]; out[n] = the sum of `count`
+ * vectors, `step` floats apart. */
+void pk_clear(float *x, idx n);
+void pk_accumulate(float *total, const float *x, idx n);
+void pk_add_parts(const float *parts, idx count, idx step, idx n, float *out);
 /* The position of the first maximum. */
 void pk_argmax(const float *x, idx reduce, idx inner, int64_t *out, idx outer0, idx outer1,
                idx inner0, idx inner1);

@@ -78,6 +78,20 @@ PK_INLINE void column_vector_sums(int width, const float *x, idx rows, idx step,
   PK_UNROLL for (int v = 0; v < width; v++) vf_store(out + v * POCK_VW, total[v]);
 }
 
+void pk_clear(float *x, idx n) { memset(x, 0, (size_t)n * sizeof *x); }
+
+void pk_accumulate(float *total, const float *x, idx n) {
+  PK_EACH for (idx i = 0; i < n; i++) total[i] += x[i];
+}
+
+void pk_add_parts(const float *parts, idx count, idx step, idx n, float *out) {
+  PK_EACH for (idx i = 0; i < n; i++) {
+    float sum = parts[i];
+    for (idx part = 1; part < count; part++) sum += parts[part * step + i];
+    out[i] = sum;
+  }
+}
+
 static void column_sums(const float *x, idx rows, idx step, float *out, idx c0, idx c1) {
   idx c = c0;
   for (; c + LANES * POCK_VW <= c1; c += LANES * POCK_VW)
