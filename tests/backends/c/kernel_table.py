@@ -42,7 +42,7 @@ KERNELS: dict[str, tuple[str, type | None]] = {
     "pk_column_mean": ("ppiiipii", None),
     "pk_column_variance": ("ppiiipii", None),
     "pk_max_pool_lines": ("pppii", None),
-    "pk_max_pool_grad": ("pppppiiii", None),
+    "pk_max_pool_grad_lines": ("pppppii", None),
     "pk_avg_pool_lines": ("pbppii", None),
     "pk_avg_pool_grad_lines": ("pbppii", None),
     "pk_gather_rows": ("piippii", None),

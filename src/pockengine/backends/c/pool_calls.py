@@ -47,9 +47,7 @@ def max_pool(value: Value, x: list[str], target: Target, adaptive: bool = False)
 
 def max_pool_grad(value: Value, x: list[str], target: Target, adaptive: bool = False) -> Call:
     g = _geometry(value, value.shape, value.inputs[0].shape, adaptive)
-    images, channels = value.shape[0], value.shape[-1]
-    body = f"pk_max_pool_grad(&g, {x[0]}, {x[1]}, {x[2]}, out, b0, b1, 0, {channels});"
-    return Call(images, (g, body), block=1)
+    return _lines(value, g, f"pk_max_pool_grad_lines(&g, {', '.join(x)}, out, b0, b1);")
 
 
 def avg_pool(value: Value, x: list[str], target: Target, adaptive: bool = False) -> Call:

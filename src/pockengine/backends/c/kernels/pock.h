@@ -129,11 +129,11 @@ void pk_column_variance(const float *x, const float *weight, idx per_sample, idx
 
 /* The geometry is that of a convolution with o = c; groups is not read. kh = 0 pools adaptively:
  * output i covers inputs floor(i * h / oh) .. ceil((i + 1) * h / oh). Lines are output lines
- * (n * oh), for the gradient of the average input lines (n * h). */
+ * (n * oh), for the gradients input lines (n * h). */
 void pk_max_pool_lines(const pk_conv *g, const float *x, float *y, idx line0, idx line1);
-/* To the first maximum of each window; for images n0..n1 and channels c0..c1. */
-void pk_max_pool_grad(const pk_conv *g, const float *dy, const float *x, const float *y, float *dx,
-                      idx n0, idx n1, idx c0, idx c1);
+/* To the first maximum of each window. */
+void pk_max_pool_grad_lines(const pk_conv *g, const float *dy, const float *x, const float *y,
+                            float *dx, idx line0, idx line1);
 /* count_padding: divide by the whole window, not by what lies inside. */
 void pk_avg_pool_lines(const pk_conv *g, int count_padding, const float *x, float *y, idx line0,
                        idx line1);

@@ -1,8 +1,6 @@
 /* pool.c - maximum and average over windows, sliding or adaptive, channels last. */
 #include "pock.h"
 
-#define POOL_CHANNELS 64
-
 /* One spatial axis of a pooling; k = 0 is adaptive. */
 typedef struct {
   idx in, out, k, stride, pad, dilation;
@@ -30,15 +28,40 @@ static pool_window window_of(pool_axis a, idx i) {
 
 /* ------------------------------------------------------------------------------- maximum */
 
+/* The first n lanes, n <= POCK_VW. */
+PK_INLINE vf load_part(const float *from, idx n) {
+  if (n == POCK_VW) return vf_load(from);
+  float part[POCK_VW] = {0};
+  copy_floats(part, from, n);
+  return vf_load(part);
+}
+
+PK_INLINE void store_part(float *to, vf v, idx n) {
+  if (n == POCK_VW) {
+    vf_store(to, v);
+    return;
+  }
+  float part[POCK_VW];
+  vf_store(part, v);
+  copy_floats(to, part, n);
+}
+
+/* n channels of one output pixel; image and out point at the first of them. */
+PK_INLINE void max_channels(const pk_conv *g, const float *image, pool_window v, pool_window h,
+                            float *out, idx n) {
+  vf most = vf_splat(-INFINITY);
+  for (idx y = v.begin; y < v.end; y += v.step) {
+    for (idx x = h.begin; x < h.end; x += h.step)
+      most = vf_extreme(most, load_part(image + (y * g->w + x) * g->c, n), 1);
+  }
+  store_part(out, most, n);
+}
+
 static void max_pixel(const pk_conv *g, const float *image, pool_window v, pool_window h,
                       float *out) {
-  PK_EACH for (idx c = 0; c < g->c; c++) out[c] = -INFINITY;
-  for (idx y = v.begin; y < v.end; y += v.step) {
-    for (idx x = h.begin; x < h.end; x += h.step) {
-      const float *from = image + (y * g->w + x) * g->c;
-      PK_EACH for (idx c = 0; c < g->c; c++) out[c] = extreme(out[c], from[c], 1);
-    }
-  }
+  idx c = 0;
+  for (; c + POCK_VW <= g->c; c += POCK_VW) max_channels(g, image + c, v, h, out + c, POCK_VW);
+  if (c < g->c) max_channels(g, image + c, v, h, out + c, g->c - c);
 }
 
 void pk_max_pool_lines(const pk_conv *g, const float *x, float *y, idx line0, idx line1) {
@@ -50,44 +73,57 @@ void pk_max_pool_lines(const pk_conv *g, const float *x, float *y, idx line0, id
   }
 }
 
-/* Adds dy of one output pixel to the first element of its window that equals y, for at most
- * POOL_CHANNELS channels. x and dx point at the first channel of the image. */
-static void max_pixel_grad(const pk_conv *g, const float *x, float *dx, pool_window v,
-                           pool_window h, const float *dy, const float *y, idx channels) {
-  int32_t open[POOL_CHANNELS]; /* channels whose maximum is still to come */
-  PK_EACH for (idx c = 0; c < channels; c++) open[c] = 1;
-  for (idx iy = v.begin; iy < v.end; iy += v.step) {
-    for (idx ix = h.begin; ix < h.end; ix += h.step) {
-      const float *from = x + (iy * g->w + ix) * g->c;
-      float *to = dx + (iy * g->w + ix) * g->c;
-      PK_EACH for (idx c = 0; c < channels; c++) {
-        int32_t first = open[c] & (from[c] == y[c]);
-        to[c] += first ? dy[c] : 0;
-        open[c] &= ~first;
-      }
+/* The lines y0..y1 of one image, and the tensors that their gradient depends on. */
+typedef struct {
+  idx y0, y1;
+  const float *dy, *x, *y;
+  float *dx;
+} pool_lines;
+
+/* Adds dy of one output pixel, of which `at` is the first channel here, to the first element of its
+ * window that equals y; c: the same channel. Only what is in the lines is written. */
+PK_INLINE void max_channels_grad(const pk_conv *g, const pool_lines *s, pool_window v,
+                                 pool_window h, idx at, idx c, idx n) {
+  vf most = load_part(s->y + at, n), grad = load_part(s->dy + at, n);
+  vi open = ~(vi){}; /* channels whose maximum is still to come */
+  for (idx y = v.begin; y < idx_min(v.end, s->y1); y += v.step) {
+    for (idx x = h.begin; x < h.end; x += h.step) {
+      idx from = (y * g->w + x) * g->c + c;
+      vi first = open & (load_part(s->x + from, n) == most);
+      open &= ~first;
+      if (y < s->y0) continue;
+      vf sum = load_part(s->dx + from, n) + vf_select(first, grad, (vf){});
+      store_part(s->dx + from, sum, n);
     }
   }
 }
 
-static void max_image_grad(const pk_conv *g, const float *x, float *dx, const float *dy,
-                           const float *y, idx channels) {
-  for (idx p = 0; p < g->h * g->w; p++) memset(dx + p * g->c, 0, channels * sizeof(float));
+static void max_pixel_grad(const pk_conv *g, const pool_lines *s, pool_window v, pool_window h,
+                           idx at) {
+  idx c = 0;
+  for (; c + POCK_VW <= g->c; c += POCK_VW) max_channels_grad(g, s, v, h, at + c, c, POCK_VW);
+  if (c < g->c) max_channels_grad(g, s, v, h, at + c, c, g->c - c);
+}
+
+static void max_lines_grad(const pk_conv *g, const pool_lines *s) {
+  idx line = g->w * g->c;
+  memset(s->dx + s->y0 * line, 0, (s->y1 - s->y0) * line * sizeof(float));
   for (idx oy = 0; oy < g->oh; oy++) {
     pool_window v = window_of(vertical(g), oy);
-    for (idx ox = 0; ox < g->ow; ox++) {
-      idx at = (oy * g->ow + ox) * g->c;
-      max_pixel_grad(g, x, dx, v, window_of(horizontal(g), ox), dy + at, y + at, channels);
-    }
+    if (v.end <= s->y0 || v.begin >= s->y1) continue;
+    for (idx ox = 0; ox < g->ow; ox++)
+      max_pixel_grad(g, s, v, window_of(horizontal(g), ox), (oy * g->ow + ox) * g->c);
   }
 }
 
-void pk_max_pool_grad(const pk_conv *g, const float *dy, const float *x, const float *y, float *dx,
-                      idx n0, idx n1, idx c0, idx c1) {
+void pk_max_pool_grad_lines(const pk_conv *g, const float *dy, const float *x, const float *y,
+                            float *dx, idx line0, idx line1) {
   idx in = g->h * g->w * g->c, out = g->oh * g->ow * g->c;
-  for (idx n = n0; n < n1; n++) {
-    for (idx c = c0; c < c1; c += POOL_CHANNELS)
-      max_image_grad(g, x + n * in + c, dx + n * in + c, dy + n * out + c, y + n * out + c,
-                     idx_min(POOL_CHANNELS, c1 - c));
+  for (idx line = line0, lines; line < line1; line += lines) {
+    idx image = line / g->h, first = line % g->h;
+    lines = idx_min(line1 - line, g->h - first);
+    max_lines_grad(g, &(pool_lines){first, first + lines, dy + image * out, x + image * in,
+                                    y + image * out, dx + image * in});
   }
 }
 
