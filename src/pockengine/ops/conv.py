@@ -5,6 +5,7 @@ Shapes, with K the kernel's and S the spatial dimensions:
     channels last    x[N, *S, C]  w[*K, C/g, O]  y[N, *S', O]
 Each of y = Conv(x, w), x' = ConvInputGrad(y, w), w' = ConvWeightGrad(x, y) is linear in both of its
 inputs, and each one's gradients are the other two. ConvInputGrad is the transposed convolution.
+The first two take a w of bf16 too.
 """
 
 import math
@@ -16,6 +17,7 @@ import numpy as np
 
 from pockengine.ir.op import Array, ErrorSample, Gradients, Op, Sample, Value, require
 from pockengine.ir.types import DIMS, Shape, TensorType
+from pockengine.ops.precision import read, to_bf16, widened
 from pockengine.ops.windows import (
     Padding,
     activation,
@@ -122,6 +124,7 @@ class Conv(_Convolution):
     kernel: ClassVar[str] = "conv"
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
+        x, w = widened(x, w)
         self._check(x, w)
         count, per_group = channels(x.shape, self.channels_last), self._per_group(w.shape)
         outputs = self._out_channels(w.shape)
@@ -134,6 +137,7 @@ class Conv(_Convolution):
         return activation(x, size, outputs, self.channels_last)
 
     def ref(self, x: Array, w: Array) -> Array:
+        x, w = read(x, w)
         x = pad_spatial(to_last(x, self.channels_last), self.padding)
         w = self._grouped_weight(self._weight_to_last(w))
         kernel = w.shape[:-3]
@@ -171,6 +175,8 @@ class Conv(_Convolution):
     def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
         for op, x, w, _ in _cases(rng):
             yield Sample(op, (x, w))
+            if op.channels_last and op.groups == 1:
+                yield Sample(op, (x, to_bf16(w)), ())
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:
@@ -197,6 +203,7 @@ class ConvInputGrad(_Convolution):
     kernel: ClassVar[str] = "conv_input_grad"
 
     def infer(self, y: TensorType, w: TensorType) -> TensorType:
+        y, w = widened(y, w)
         self._check(y, w)
         outputs = self._out_channels(w.shape)
         fits = channels(y.shape, self.channels_last) == outputs and outputs % self.groups == 0
@@ -209,6 +216,7 @@ class ConvInputGrad(_Convolution):
         return activation(y, self.size, inputs, self.channels_last)
 
     def ref(self, y: Array, w: Array) -> Array:
+        y, w = read(y, w)
         y = to_last(y, self.channels_last)
         w = self._grouped_weight(self._weight_to_last(w))
         leading, kernel = y.shape[:-1], w.shape[:-3]
@@ -249,6 +257,8 @@ class ConvInputGrad(_Convolution):
         for op, x, w, y in _cases(rng):
             size = spatial(x.shape, op.channels_last)
             yield Sample(op._sibling(cls, size=size), (y, w))
+            if op.channels_last and op.groups == 1:
+                yield Sample(op._sibling(cls, size=size), (y, to_bf16(w)), ())
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:

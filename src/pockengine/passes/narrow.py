@@ -21,6 +21,7 @@ from pockengine.ir.graph import Const, Graph, Input, Leaf, State, leaf, topologi
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import rebuild, substitute
 from pockengine.ir.schedule import storage
+from pockengine.ops.bits import PackBits
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.index import Gather, Take
 from pockengine.ops.loss import CrossEntropyGrad
@@ -78,7 +79,8 @@ class _Narrow:
     def __init__(self, graph: Graph, arrays: Mapping[str, Array], rounded_products: bool) -> None:
         self.graph, self.rounded_products = graph, rounded_products
         self.users = graph.users()
-        self.forward = set(topological([*graph.inputs, *graph.outputs.values()]))
+        bits = [v for v in self.users if isinstance(v.op, PackBits)]
+        self.forward = set(topological([*graph.inputs, *graph.outputs.values(), *bits]))
         self.forward |= self.cuts()
         self.moving = _reached(graph)
         self.halves: dict[Value, Value] = {}
@@ -109,7 +111,7 @@ class _Narrow:
         """What a reader of `x` reads instead."""
         half = self.half(x, reader)
         if half is not None:
-            return half if isinstance(reader.op, MatMul) else FromBF16()(half, source=x.source)
+            return half if _takes_bf16(reader, x) else FromBF16()(half, source=x.source)
         if reader not in self.forward and self.is_repeated(x):
             return rebuild(x, [self.operand(v, reader) for v in x.inputs])
         if self.rounded_products and isinstance(reader.op, MatMul) and self.is_weighted(reader):
@@ -195,6 +197,13 @@ class _Narrow:
         return all(
             isinstance(u.op, (Take, Slice)) or (u.op.alias and self.only_cut(u)) for u in late
         )
+
+
+def _takes_bf16(reader: Value, x: Value) -> bool:
+    """Whether an operator reads the operand in bf16 by itself."""
+    if isinstance(reader.op, (Conv, ConvInputGrad)):
+        return reader.op.groups == 1 and x is reader.inputs[1] and x is not reader.inputs[0]
+    return isinstance(reader.op, MatMul)
 
 
 def _reached(graph: Graph) -> set[Value]:

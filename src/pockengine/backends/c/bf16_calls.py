@@ -1,10 +1,12 @@
-"""Matrix products with operands in bf16: widened where they are packed, or block by block."""
+"""Products with operands in bf16: widened where they are packed, or block by block."""
 
+from dataclasses import replace
 from math import prod
 
-from pockengine.backends.c import sizes
+from pockengine.backends.c import conv_calls, sizes
 from pockengine.backends.c.call import Call, block_of
 from pockengine.backends.c.matmul_calls import _batch_offset
+from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ops.matmul import MatMul
 from pockengine.target import Target
@@ -47,8 +49,8 @@ def _packing(b: Value) -> str:
 
 
 def _tn(value: Value, x: list[str], target: Target) -> Call:
-    rows, columns = value.shape
-    depth = value.inputs[0].shape[0]
+    (rows, columns), (a, b) = value.shape, value.inputs
+    depth = a.shape[0]
     body = (
         *(
             f"const pk_operand {name} = {{{at}, {v.shape[1]}, {int(v.dtype == 'bf16')}}};"
@@ -56,7 +58,15 @@ def _tn(value: Value, x: list[str], target: Target) -> Call:
         ),
         f"pk_gemm_tn_mixed(&a, &b, b0, b1, {columns}, {depth}, out, {columns}, work);",
     )
-    return Call(rows, body, scratch=sizes.gemm_tn_mixed_scratch(columns, target))
+    return Call(
+        rows,
+        body,
+        scratch=sizes.gemm_tn_mixed_scratch(
+            *(rows if a.dtype == "bf16" else 0, columns if b.dtype == "bf16" else 0),
+            columns,
+            target,
+        ),
+    )
 
 
 def _batched(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
@@ -86,3 +96,21 @@ def _batched(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
         scratch = sizes.packed_size(depth, columns, target)
     body = ("for (idx item = b0; item < b1; item++) {", *lines, *product, "}")
     return Call(prod(batch), body, block=1, scratch=used + scratch)
+
+
+def conv(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
+    return (_packed_wide(value, conv_calls.conv(value, x, target), x[1], 0),)
+
+
+def conv_input_grad(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
+    return (_packed_wide(value, conv_calls.conv_input_grad(value, x, target), x[1], 1),)
+
+
+def _packed_wide(value: Value, call: Call, w: str, transposed: int) -> Call:
+    """The call of a convolution with a weight of floats, its packing from bf16."""
+    if not call.pack or value.inputs[0].dtype == "bf16":
+        raise UnsupportedError(
+            f"the C back end takes bf16 for the weight of a dense convolution, got {value.op}"
+        )
+    pack = f"pk_conv_pack_bf16(&g, {w}, {transposed}, shared, begin, end);"
+    return replace(call, pack=(*call.pack[:-1], pack))

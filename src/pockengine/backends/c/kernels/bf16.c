@@ -50,8 +50,8 @@ static const float *block_of(const pk_operand *x, idx row, idx col, idx rows, id
 /* c[m0:m1][n0:n1] = a^T @ b, at most POCK_TN_NC columns and POCK_TN_KC rows of c. */
 static void gemm_tn_mixed_block(const pk_operand *a, const pk_operand *b, idx m0, idx m1, idx n0,
                                 idx n1, idx K, float *c, idx ldc, float *scratch) {
-  float *wide_a = scratch, *wide_b = wide_a + POCK_TN_KC * POCK_TN_KC;
-  float *rest = wide_b + POCK_TN_KC * POCK_TN_NC;
+  float *wide_a = scratch, *wide_b = wide_a + (a->bf16 ? POCK_TN_KC * (m1 - m0) : 0);
+  float *rest = wide_b + (b->bf16 ? POCK_TN_KC * (n1 - n0) : 0);
   idx k0 = 0;
   do {
     idx k = idx_min(POCK_TN_KC, K - k0), lda, ldb;
@@ -69,5 +69,18 @@ void pk_gemm_tn_mixed(const pk_operand *a, const pk_operand *b, idx m0, idx m1, 
     for (idx m = m0; m < m1; m += POCK_TN_KC)
       gemm_tn_mixed_block(a, b, m, idx_min(m1, m + POCK_TN_KC), n, idx_min(N, n + POCK_TN_NC), K, c,
                           ldc, scratch);
+  }
+}
+
+void pk_conv_pack_bf16(const pk_conv *g, const uint16_t *w, int transposed, float *wp, idx panel0,
+                       idx panel1) {
+  idx taps = g->kh * g->kw, cg = g->c / g->groups, og = g->o / g->groups;
+  idx K = transposed ? og : cg, N = transposed ? cg : og, panels = ceil_div(N, NR);
+  idx stride_k = transposed ? 1 : g->o, stride_n = transposed ? g->o : 1;
+  for (idx p = panel0; p < panel1; p++) {
+    idx group = p / panels, col = p % panels * NR;
+    for (idx t = 0; t < taps; t++)
+      pk_pack_b_bf16(w + t * cg * g->o + group * og + col * stride_n, stride_k, stride_n, K, N - col,
+                     wp + (p * taps + t) * K * NR, 0, 1);
   }
 }
