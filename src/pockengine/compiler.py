@@ -29,6 +29,7 @@ from pockengine.passes.layout import channels_last
 from pockengine.passes.lower import lower
 from pockengine.passes.masks import pack_masks
 from pockengine.passes.mode import inference_mode, training_mode, weigh_batch
+from pockengine.passes.prepack import prepack
 from pockengine.passes.prune import prune
 from pockengine.passes.reorder import reorder
 from pockengine.passes.simplify import simplify
@@ -121,6 +122,8 @@ class Planned:
 def plan_job(job: Job, observe: Observer | None = None) -> Planned:
     """Builds, optimises, schedules and plans all entry points of a job."""
     graphs, layouts = build_graphs(job, observe or (lambda *_: None))
+    if job.target.backend == "c":
+        graphs, layouts = prepack(graphs, layouts, job.target.nr)
     schedules = {name: schedule(graph, job.target) for name, graph in graphs.items()}
     planned = verify_plan(plan(schedules))
     return Planned(job, check_budget(planned, job.target.memory_budget), layouts)

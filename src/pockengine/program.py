@@ -11,9 +11,10 @@ from pockengine.ir.graph import Graph, Leaf, Param, State
 from pockengine.ir.op import Array, Value
 from pockengine.ir.schedule import Schedule
 from pockengine.ir.text import print_graph
-from pockengine.ir.types import TensorType
+from pockengine.ir.types import Shape, TensorType
+from pockengine.ops.panels import FromPanels
 from pockengine.passes.samples import keeps_samples_apart
-from pockengine.plan.planner import Plan
+from pockengine.plan.planner import Plan, leaf_name
 from pockengine.plan.report import peak_by_kind, to_json
 from pockengine.runtime import program as runtime
 from pockengine.runtime.artifact import Contents, write_artifact
@@ -97,7 +98,7 @@ def _leaves(plan: Plan, layouts: Layouts, job: Compiled) -> dict[str, runtime.Le
     types: dict[str, TensorType] = {}
     for entry in plan.entries.values():
         types |= {name: v.type for name, v in entry.schedule.graph.leaves().items()}
-    public, changing = set(_public(job.graph)), _changing(plan)
+    public, changing, unpacked = set(_public(job.graph)), _changing(plan), _unpacked(plan)
     found = {}
     for name, slot in plan.persistent.items():
         channels = job.selection.get(name)
@@ -110,8 +111,16 @@ def _leaves(plan: Plan, layouts: Layouts, job: Compiled) -> dict[str, runtime.Le
             layouts.get(name),
             (channels.axis, tuple(channels.indices)) if channels else None,
             name in public,
+            unpacked.get(name),
         )
     return found
+
+
+def _unpacked(plan: Plan) -> dict[str, Shape]:
+    """The shapes of the leaves that are stored in panels."""
+    graphs = (entry.schedule.graph for entry in plan.entries.values())
+    read = (v for graph in graphs for v in graph.values() if isinstance(v.op, FromPanels))
+    return {leaf_name(v.inputs[0]): v.op.shape for v in read}  # type: ignore[attr-defined]
 
 
 def _public(graph: Graph) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from column_sums import sum_cases
 from compiled import Case, cases_in, cases_of, check_cases, refusal
 from epilogues import epilogue_cases
 from machines import Machine, machine
+from panel_cases import panel_cases
 from random_graphs import random_case
 
 from pockengine.ir.graph import Graph, Input, Leaf, leaf
@@ -93,6 +94,10 @@ def test_sums_of_columns(on: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("pockengine.backends.c.sums"), "ROWS", 8)
     monkeypatch.setattr(import_module("pockengine.backends.c.call"), "BLOCK", 128)
     check_cases(sum_cases(), on)
+
+
+def test_weights_in_panels(on: Machine) -> None:
+    check_cases(panel_cases(on.target.nr), on)
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pockengine.errors import ArtifactError, InputError
+from pockengine.panels import to_panels
 from pockengine.runtime import artifact
 from pockengine.runtime.artifact import (
     DIGITS,
@@ -34,6 +35,7 @@ ARRAYS = {
     "rng": np.array([7, 9]),
     "mask": np.array([True, False]),
     "empty": np.zeros((0, 3), np.float32),
+    "packed": to_panels(np.arange(30, dtype=np.float32).reshape(6, 5), 4),
 }
 ORIGINALS = {"norm.weight": np.ones(3, np.float32), "norm.count": np.array(4)}
 
@@ -45,6 +47,7 @@ def make_program() -> Program:
         Leaf("rng", "i64", (2,), 192, "state", public=False),
         Leaf("mask", "bool", (2,), 256, "frozen"),
         Leaf("empty", "f32", (0, 3), 320, "frozen"),
+        Leaf("packed", "f32", (2, 6, 4), 576, "frozen", (1, 0), unpacked=(6, 5)),
     ]
     entry = Entry(
         (Tensor("x", "f32", (8, 3), 320), Tensor("lr", "f32", (), 448)),
@@ -53,7 +56,7 @@ def make_program() -> Program:
     signature = Signature(
         entries={"train": entry, "predict": replace(entry, inputs=entry.inputs[:1])},
         leaves={leaf.name: leaf for leaf in leaves},
-        arena_bytes=576,
+        arena_bytes=768,
         batch=8,
         threads=2,
         accumulate=2,
@@ -81,7 +84,7 @@ def target() -> dict[str, str]:
 
 def make_contents() -> Contents:
     graphs = "entry train\ngraph {\n}\nentry predict\ngraph {\n}\n"
-    plan = {"arena_bytes": 576}
+    plan = {"arena_bytes": 768}
     return Contents(make_program(), target(), graphs, plan, "int x;\n", b"\x7fELF no library")
 
 
@@ -110,11 +113,19 @@ def test_a_program_comes_back_as_it_was(path: Path) -> None:
 
 def test_weights_go_straight_into_the_arena(path: Path) -> None:
     loaded = load_program(path)
-    arena = np.full(576, 255, np.uint8)
+    arena = np.full(768, 255, np.uint8)
     for leaf in loaded.signature.leaves.values():
         loaded.fill(leaf.name, leaf.view(arena))
         np.testing.assert_array_equal(leaf.view(arena), ARRAYS[leaf.name], strict=True)
-    assert (arena[96:128] == 255).all() and (arena[320:] == 255).all()
+    assert (arena[96:128] == 255).all() and (arena[320:576] == 255).all()
+
+
+def test_panels_come_back_in_the_layout_of_the_source() -> None:
+    packed = make_program().signature.leaves["packed"]
+    source = np.arange(30, dtype=np.float32).reshape(6, 5).T
+    assert packed.source_shape == (5, 6)
+    np.testing.assert_array_equal(packed.stored(source), ARRAYS["packed"], strict=True)
+    np.testing.assert_array_equal(packed.restored(ARRAYS["packed"]), source, strict=True)
 
 
 def test_filling_takes_no_second_copy(tmp_path: Path) -> None:
@@ -143,8 +154,8 @@ def test_text_members_can_be_read_by_any_unzip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert archive.read("graph.txt").startswith(b"entry train\ngraph {")
-        assert json.loads(archive.read("plan.json")) == {"arena_bytes": 576}
-        assert json.loads(archive.read("manifest.json"))["version"] == 1
+        assert json.loads(archive.read("plan.json")) == {"arena_bytes": 768}
+        assert json.loads(archive.read("manifest.json"))["version"] == 2
 
 
 def test_the_weights_are_a_safetensors_file(path: Path, tmp_path: Path) -> None:
@@ -376,10 +387,13 @@ def leaf(manifest: dict[str, Any], number: int) -> dict[str, Any]:
 
 LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "format": (lambda m: m.update(format="zip"), "expected format 'pockengine.program', got 'zip'"),
-    "version": (lambda m: m.update(version=2), "format version 2, this program reads version 1"),
+    "version": (lambda m: m.update(version=1), "format version 1, this program reads version 2"),
     "no version": (lambda m: m.pop("version"), "expected version to be an integer of 0 .* nothing"),
     "arena": (lambda m: m.update(arena_bytes=2**60), "expected arena_bytes to be an integer of 0"),
-    "small arena": (lambda m: m.update(arena_bytes=512), "loss.* lies outside of the arena of 512"),
+    "small arena": (
+        lambda m: m.update(arena_bytes=704),
+        "packed.* lies outside of the arena of 704",
+    ),
     "negative": (lambda m: leaf(m, 0).update(offset=-64), "expected offset to be an integer"),
     "unaligned": (lambda m: leaf(m, 0).update(offset=4), "offset to be a multiple of 64, got 4"),
     "overlap": (lambda m: leaf(m, 1).update(offset=64), "'conv.weight' and 'norm.running' overlap"),
@@ -396,6 +410,13 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "huge shape": (lambda m: leaf(m, 0).update(shape=[2**61] * 9), "to be the size of f32"),
     "kind": (lambda m: leaf(m, 0).update(kind="none"), "kind to be one of frozen, trained, state"),
     "perm": (lambda m: leaf(m, 0).update(perm=[0, 0, 1]), "to be a permutation of 3 axes"),
+    "perm of panels": (lambda m: leaf(m, 5).update(perm=[0, 1, 2]), "a permutation of 2 axes"),
+    "panels": (
+        lambda m: leaf(m, 5).update(unpacked=[6, 9]),
+        r"unpacked to be the shape of a tensor whose panels are \[2, 6, 4\], got \[6, 9\]",
+    ),
+    "panels without rows": (lambda m: leaf(m, 5).update(unpacked=[5]), "tensor whose panels are"),
+    "panels of a vector": (lambda m: leaf(m, 1).update(unpacked=[1, 5]), "whose panels are"),
     "channels": (lambda m: leaf(m, 0).update(channels=[0, [4]]), "ascending indices. below 4"),
     "channels order": (lambda m: leaf(m, 0).update(channels=[0, [1, 0]]), "ascending indices"),
     "channels form": (

@@ -432,6 +432,35 @@ def test_a_saved_session_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["tuned.pock"]
 
 
+def test_frozen_weights_in_panels_come_back_as_they_went_in(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU())
+    model.append(nn.Linear(40, CLASSES))
+    graph = pe.import_torch(model, (torch.randn(4, 6),))
+    scheme = pe.UpdateScheme.select(graph, {"0.bias": 1.0, "4.bias": 1.0})
+    program = pe.compile(graph, scheme=scheme, batch=4, target=ONE)
+    packed = [leaf.name for leaf in program.signature.leaves.values() if leaf.unpacked]
+    assert {"0.weight", "2.weight"} <= set(packed)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4, 6), np.float32), rng.integers(0, CLASSES, 4)
+    with pe.Session(program) as session:
+        losses = [session.step(x, y, LR) for _ in range(3)]
+        session.save(tmp_path / "model.pock")
+        state = session.state_dict()
+        session.load_state_dict(state)
+    with pe.Session.load(tmp_path / "model.pock") as again:
+        assert same_bits(again.state_dict(), state)
+    for name, array in model.state_dict().items():
+        if name not in ("0.bias", "4.bias"):
+            assert state[name].tobytes() == array.numpy().tobytes()
+    optimizer = torch.optim.SGD([model[0].bias, model[4].bias], LR)
+    for loss in losses:
+        value = F.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
+        assert abs(value.item() - loss) < 1e-5
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
+
 def test_a_file_holds_tied_names_originals_and_scheme(tagger: Program, tmp_path: Path) -> None:
     with pe.Session(tagger) as session:
         session.save(tmp_path / "tagger.pock")

@@ -15,6 +15,7 @@ from pockengine.ops import (
     loss,
     matmul,
     norm,
+    panels,
     pool,
     random,
     reduce,
@@ -41,6 +42,7 @@ _MODULES: tuple[ModuleType, ...] = (
     norm,
     loss,
     bits,
+    panels,
 )
 
 

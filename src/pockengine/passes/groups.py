@@ -5,7 +5,7 @@ its latest operand. So every operand of a group comes from the same group or an 
 groups in that order is correct, and no cycle can appear.
 
 What is virtual is computed inside each step that reads it, and never stored: scalars, index
-patterns, and data movement with a single elementwise reader.
+patterns, data movement with a single elementwise reader, and weights whose panels all readers take.
 
 The sum of the columns of what a group computes rides in that group: its loop adds each row up while
 it is there. Nobody in the group can read the sum, which is known only after the last row.
@@ -23,6 +23,7 @@ from pockengine.ir.types import Shape
 from pockengine.ops.bits import PackBits, UnpackBits
 from pockengine.ops.constant import Full
 from pockengine.ops.index import Take
+from pockengine.ops.panels import FromPanels, takes_panels
 from pockengine.ops.reduce import Sum
 
 WIDEST = 4096  # columns a riding sum: each part of a step adds up for itself
@@ -114,8 +115,16 @@ class Grouping:
             return False
         if not value.inputs:
             return all(is_loop(u) for u in self.users[value])
+        if isinstance(value.op, FromPanels):
+            return self._read_in_panels(value)
         readers = self.users[value]
         return len(readers) == 1 and readers[0].op.elementwise and _same_size(value, readers[0])
+
+    def _read_in_panels(self, value: Value) -> bool:
+        return all(
+            self._read_in_panels(user) if user.op.alias else takes_panels(user, value)
+            for user in self.users[value]
+        )
 
     def stored_operands(self, value: Value) -> list[tuple[Value, bool]]:
         """The stored values that computing `value` reads, and whether index by index."""
@@ -171,7 +180,8 @@ class Grouping:
         An operand that is broadcast adds none: the value itself is cut wherever its shape turns
         over.
         """
-        virtual = [v for v in value.inputs if v not in self.group_of and is_view(v)]
+        inputs = value.inputs if is_loop(value) else ()
+        virtual = [v for v in inputs if v not in self.group_of and is_view(v)]
         whole = [v for v in virtual if v.type.size == self.space_of(value)]
         return splits(value).union(*map(splits, whole))
 

@@ -7,15 +7,16 @@ in the arena, leaves do not overlap, inputs overlap neither each other nor a lea
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod
 from typing import Any, NoReturn, TypeVar
 
 from pockengine.errors import ArtifactError
 from pockengine.runtime.program import DTYPES, Entry, Leaf, Shape, Signature, Tensor
 from pockengine.runtime.tensors import nbytes, parse_json
 
-FORMAT, VERSION = "pockengine.program", 1
+FORMAT, VERSION = "pockengine.program", 2
 KINDS = ("frozen", "trained", "state")
 ALIGNMENT = 64
 LARGEST_ARENA = 2**46  # more than any machine has; larger numbers are lies
@@ -90,6 +91,7 @@ def _leaf_json(leaf: Leaf) -> dict[str, Any]:
         "perm": None if leaf.perm is None else list(leaf.perm),
         "channels": None if channels is None else [channels[0], list(channels[1])],
         "public": leaf.public,
+        "unpacked": None if leaf.unpacked is None else list(leaf.unpacked),
     }
 
 
@@ -160,15 +162,25 @@ def _parse_tensor(data: "_Object") -> tuple[str, str, Shape, int]:
 
 def _parse_leaf(data: "_Object") -> Leaf:
     name, dtype, shape, offset = _parse_tensor(data)
-    perm = data.optional("perm", _Object.integers)
-    if perm is not None and sorted(perm) != list(range(len(shape))):
-        data.fail("perm", f"a permutation of {len(shape)} axes")
+    perm, unpacked = (data.optional(key, _Object.integers) for key in ("perm", "unpacked"))
+    if unpacked is not None:
+        _check_panels(data, shape, unpacked)
+    axes = len(shape if unpacked is None else unpacked)
+    if perm is not None and sorted(perm) != list(range(axes)):
+        data.fail("perm", f"a permutation of {axes} axes")
     if data.text("kind") not in KINDS:
         data.fail("kind", f"one of {', '.join(KINDS)}")
-    leaf = Leaf(name, dtype, shape, offset, data.text("kind"), perm, None, data.flag("public"))
+    public = data.flag("public")
+    leaf = Leaf(name, dtype, shape, offset, data.text("kind"), perm, None, public, unpacked)
     if data.data.get("channels") is None:
         return leaf
-    return Leaf(*_parse_tensor(data), leaf.kind, perm, _parse_channels(data, leaf), leaf.public)
+    return replace(leaf, channels=_parse_channels(data, leaf))
+
+
+def _check_panels(data: "_Object", shape: Shape, unpacked: Shape) -> None:
+    sound = len(shape) == 3 and shape[2] > 0 and 2 <= len(unpacked) <= 32
+    if not sound or shape[:2] != (-(-unpacked[-1] // shape[2]), prod(unpacked[:-1])):
+        data.fail("unpacked", f"the shape of a tensor whose panels are {list(shape)}")
 
 
 def _parse_channels(data: "_Object", leaf: Leaf) -> tuple[int, Shape]:
@@ -178,7 +190,7 @@ def _parse_channels(data: "_Object", leaf: Leaf) -> tuple[int, Shape]:
         data.fail("channels", expected)
     inner = _Object({"axis": pair[0], "indices": pair[1]}, f"{data.where} channels")
     axis, indices = inner.integer("axis"), inner.integers("indices")
-    size = leaf.source_shape[axis] if axis < len(leaf.shape) else 0
+    size = leaf.source_shape[axis] if axis < len(leaf.source_shape) else 0
     ascending = all(a < b for a, b in pairwise(indices))
     if not ascending or not indices or indices[-1] >= size:
         data.fail("channels", expected + f" below {size}")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pockengine.errors import InputError
+from pockengine.panels import from_panels, to_panels
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -51,7 +52,8 @@ class Tensor:
 class Leaf(Tensor):
     """A tensor that lives as long as the program: "frozen", "trained" or "state".
 
-    `perm` is the permutation from the source's layout to the stored one. `channels` is what is
+    `perm` is the permutation from the source's layout to the stored one. `unpacked`, unless None,
+    is the shape after it of a tensor that is stored in panels, see panels.py. `channels` is what is
     trained of it, (axis in the source's layout, indices), or None for all. `public` says that the
     source model knows it by this name.
     """
@@ -60,20 +62,24 @@ class Leaf(Tensor):
     perm: Shape | None = None
     channels: tuple[int, Shape] | None = None
     public: bool = True
+    unpacked: Shape | None = None
 
     def stored(self, source: Array) -> Array:
         """An array of the source's layout as the program stores it."""
-        return source.transpose(self.perm) if self.perm else source
+        moved = source.transpose(self.perm) if self.perm else source
+        return to_panels(moved, self.shape[-1]) if self.unpacked else moved
 
     def restored(self, stored: Array) -> Array:
         """A copy of a stored array in the source's layout."""
-        back = stored.transpose(np.argsort(self.perm)) if self.perm else stored
+        whole = from_panels(stored, self.unpacked) if self.unpacked else stored
+        back = whole.transpose(np.argsort(self.perm)) if self.perm else whole
         return np.array(back, order="C")
 
     @property
     def source_shape(self) -> Shape:
         """The shape in the source's layout."""
-        return tuple(self.shape[i] for i in np.argsort(self.perm)) if self.perm else self.shape
+        shape = self.unpacked or self.shape
+        return tuple(shape[i] for i in np.argsort(self.perm)) if self.perm else shape
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pockengine.target import Target, host_name
 
 KERNELS: dict[str, tuple[str, type | None]] = {
     "pk_pack_b": ("piiiipii", None),
+    "pk_pack_panels_t": ("piipii", None),
     "pk_gemm": ("pipiipiib", None),
     "pk_gemm_tn": ("pipiiiiipibp", None),
     "pk_conv_pack": ("pppii", None),

@@ -58,6 +58,16 @@ def test_gemm(k: Kernels, transposed: bool) -> None:
         assert_close(c.check(), 2 * want)
 
 
+def test_panels_of_the_transpose(k: Kernels) -> None:
+    for rows, cols in [(1, 1), (5, 40), (16, 16), (33, 70), (70, 33), (7, 100)]:
+        b = np.arange(rows * cols, dtype=np.float32).reshape(rows, cols)
+        from_panels, out = pack(k, b), Poisoned(sizes.packed_size(cols, rows, k.target))
+        panels = sizes.panels(rows, k.target)
+        k("pk_pack_panels_t", from_panels, cols, rows, out.array, 0, panels // 2)
+        k("pk_pack_panels_t", from_panels, cols, rows, out.array, panels // 2, panels)
+        np.testing.assert_array_equal(out.check(), pack(k, np.ascontiguousarray(b.T)))
+
+
 def test_gemm_of_an_empty_sum_is_zero(k: Kernels) -> None:
     c = Poisoned((3, 5))
     k("pk_gemm", normal(3, 1), 1, normal(64), 0, 5, c.array, 5, 3, 0)

@@ -11,6 +11,7 @@ from pockengine.target import Target
 
 _SEVERAL: dict[str, Candidates] = {
     "matmul": matmul_calls.matmul,
+    "matmul_panels": matmul_calls.matmul_panels,
 }
 _WRITERS: dict[str, Writer] = {
     "conv": conv_calls.conv,
@@ -51,12 +52,15 @@ _WRITERS: dict[str, Writer] = {
 
 
 def candidates(value: Value, names: Mapping[Value, str], target: Target) -> tuple[Call, ...]:
-    """The calls that can compute `value`, best guess first; `names` are the C variables of stored
-    operands.
+    """The calls that can compute `value`, best guess first; `names` are the C variables of what is
+    stored, and of the panels of an operand that is not.
 
     Raises UnsupportedError where the C back end has no kernel.
     """
-    kernel, operands = value.op.kernel, [names[storage(x)] for x in value.inputs]
+    stored = [storage(x) for x in value.inputs]
+    panels = [x not in names for x in stored]  # a FromPanels that no step stores
+    operands = [names[x.inputs[0] if p else x] for x, p in zip(stored, panels, strict=True)]
+    kernel = f"{value.op.kernel}_panels" if any(panels) else value.op.kernel
     if kernel in _SEVERAL:
         return _SEVERAL[kernel](value, operands, target)
     if kernel in _WRITERS:

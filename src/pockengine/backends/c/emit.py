@@ -36,13 +36,9 @@ def _with_kernel(step: Step, target: Target) -> Step:
     floats = target.threads * sums.floats + sums.scratch
     if anchor is None:
         return replace(step, scratch=4 * floats)
-    chosen = candidates(anchor, _dummy_names(anchor), target)[0]
+    chosen = candidates(anchor, dict.fromkeys(step.reads, "x"), target)[0]
     floats += padded(chosen.shared) + target.threads * padded(chosen.scratch)
     return replace(step, variant=chosen.variant, scratch=4 * floats)
-
-
-def _dummy_names(anchor: Value) -> dict[Value, str]:
-    return {storage(x): "x" for x in anchor.inputs}
 
 
 def emit(plan: Plan, target: Target, timed: bool = False) -> str:
@@ -124,14 +120,11 @@ class _StepWriter:
         stored = dict.fromkeys([*step.reads, *map(storage, step.results)])
         self.names = {value: f"v{i}" for i, value in enumerate(stored)}
         self.anchor = anchor_of(step.values)
-        names = self._anchor_names() if self.anchor else {}
-        self.call = call(self.anchor, names, entry.target, step.variant) if self.anchor else None
+        self.call = (
+            call(self.anchor, self.names, entry.target, step.variant) if self.anchor else None
+        )
         self.sums = Sums.of(step, entry.target.threads)
         self.loop = self._loop()
-
-    def _anchor_names(self) -> dict[Value, str]:
-        assert self.anchor is not None
-        return {storage(x): self.names[storage(x)] for x in self.anchor.inputs}
 
     def _loop(self) -> Loop | None:
         rest = [v for v in self.step.values if v is not self.anchor]

@@ -64,7 +64,9 @@ class Loop:
     space: Space = field(init=False)
 
     def __post_init__(self) -> None:
-        self.values = [v for v in self.step.values if v is not self.anchor]
+        beneath = {storage(x) for x in self.anchor.inputs} if self.anchor else set()
+        others = (v for v in self.step.values if v is not self.anchor)
+        self.values = [v for v in others if v not in beneath]  # the kernel reads panels itself
         self.inner = {v: f"t{i}" for i, v in enumerate(self.step.values)}
         reads = [x for v in self.values for x in v.inputs]
         self.reshaped = {storage(x) for x in reads if storage(x) is not x}

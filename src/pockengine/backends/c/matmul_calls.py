@@ -1,5 +1,6 @@
 """Matrix products: B is packed into panels once a step, then rows of the result are independent."""
 
+from dataclasses import replace
 from math import prod
 
 from pockengine.backends.c import sizes
@@ -21,19 +22,36 @@ def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
     return (_matmul_rows(value, op, x, target),)
 
 
+def matmul_panels(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
+    """The same where the second operand is a frozen weight, stored in panels."""
+    op = value.op
+    assert isinstance(op, MatMul)
+    if not op.transpose_b:
+        return (_rows(value, x[0], x[1], target),)
+    (_, columns), depth = value.shape, value.inputs[0].shape[1]
+    pack = f"pk_pack_panels_t({x[1]}, {depth}, {columns}, shared, begin, end);"
+    return (_packing(_rows(value, x[0], "shared", target), value, pack, target),)
+
+
 def _matmul_rows(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
-    a = value.inputs[0]
-    (rows, columns), depth = value.shape, a.shape[1]
+    (_, columns), depth = value.shape, value.inputs[0].shape[1]
     steps = f"1, {depth}" if op.transpose_b else f"{columns}, 1"
     pack = f"pk_pack_b({x[1]}, {steps}, {depth}, {columns}, shared, begin, end);"
-    at = f"{x[0]} + b0 * {depth}, {depth}"
-    body = (
-        f"pk_gemm({at}, shared, {depth}, {columns}, out + b0 * {columns}, {columns}, b1 - b0, 0);"
-    )
-    return Call(
-        rows,
-        (body,),
-        block=block_of(columns, target.mr),
+    return _packing(_rows(value, x[0], "shared", target), value, pack, target)
+
+
+def _rows(value: Value, a: str, panels: str, target: Target) -> Call:
+    (rows, columns), depth = value.shape, value.inputs[0].shape[1]
+    to = f"out + b0 * {columns}, {columns}"
+    body = f"pk_gemm({a} + b0 * {depth}, {depth}, {panels}, {depth}, {columns}, {to}, b1 - b0, 0);"
+    return Call(rows, (body,), block=block_of(columns, target.mr))
+
+
+def _packing(call: Call, value: Value, pack: str, target: Target) -> Call:
+    """The call with the second operand packed before."""
+    (_, columns), depth = value.shape, value.inputs[0].shape[1]
+    return replace(
+        call,
         pack_items=sizes.panels(columns, target),
         pack=(pack,),
         shared=sizes.packed_size(depth, columns, target),

@@ -145,6 +145,14 @@ void pk_pack_b(const float *b, idx stride_k, idx stride_n, idx K, idx N, float *
   }
 }
 
+void pk_pack_panels_t(const float *from, idx K, idx N, float *bp, idx panel0, idx panel1) {
+  for (idx panel = panel0; panel < panel1; panel++) {
+    for (idx k = 0; k < K; k += NR)
+      pk_pack_b(from + k * N + panel * NR * NR, 1, NR, idx_min(NR, K - k), N - panel * NR,
+                bp + (panel * K + k) * NR, 0, 1);
+  }
+}
+
 /* pk_gemm over k of a packed matrix whose panels lie panel_step floats apart. */
 static void gemm_slice(const float *a, idx lda, const float *bp, idx panel_step, idx k, idx N,
                        float *c, idx ldc, idx rows, int accumulate) {

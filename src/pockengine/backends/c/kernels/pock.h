@@ -20,6 +20,8 @@
  * of the strides is 1. */
 void pk_pack_b(const float *b, idx stride_k, idx stride_n, idx K, idx N, float *bp, idx panel0,
                idx panel1);
+/* The same for b[K][N] of which `from` has the transpose, packed. */
+void pk_pack_panels_t(const float *from, idx K, idx N, float *bp, idx panel0, idx panel1);
 /* c[rows][N] = a[rows][K] @ b, or += when accumulate; bp is b packed by pk_pack_b. */
 void pk_gemm(const float *a, idx lda, const float *bp, idx K, idx N, float *c, idx ldc, idx rows,
              int accumulate);
