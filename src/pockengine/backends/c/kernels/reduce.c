@@ -52,8 +52,6 @@ PK_INLINE float row_extreme(const float *x, idx n, float sign) {
   return best;
 }
 
-PK_INLINE float row_max(const float *x, idx n) { return row_extreme(x, n, 1); }
-
 /* Sum of one column of x[rows][step]. */
 static float column_sum(const float *x, idx rows, idx step) {
   float total = 0;

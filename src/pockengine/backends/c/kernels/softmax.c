@@ -1,20 +1,46 @@
 /* softmax.c - softmax, its logarithm, and cross-entropy with integer labels, by rows. */
 #include "pock.h"
 
-/* log of the sum of e^x, for a row whose maximum is known. */
-static float log_sum_exp(const float *x, idx n, float max) {
+/* The largest of a row; where one is NaN, any, for then the sum of e^x is NaN anyway. */
+static float largest(const float *x, idx n) {
+  float most = x[0];
+  idx i = 0;
+  if (n >= POCK_VW) {
+    vf found = vf_load(x);
+    for (i = POCK_VW; i + POCK_VW <= n; i += POCK_VW) {
+      vf next = vf_load(x + i);
+      found = vf_select(next > found, next, found);
+    }
+    most = vf_max(found);
+  }
+  for (; i < n; i++) most = float_max(x[i], most);
+  return most;
+}
+
+/* log of the sum of e^x. */
+static float log_sum_exp(const float *x, idx n) {
 #pragma clang fp reassociate(on)
-  float sum = 0;
+  float max = largest(x, n), sum = 0;
   for (idx i = 0; i < n; i++) sum += pk_exp(x[i] - max);
   return max + pk_log(sum);
+}
+
+/* to = e^(x - shift); returns the sum. */
+static float exp_row(const float *x, idx n, float shift, float *to) {
+#pragma clang fp reassociate(on)
+  float sum = 0;
+  PK_EACH for (idx i = 0; i < n; i++) {
+    float y = pk_exp(x[i] - shift);
+    sum += y;
+    to[i] = y;
+  }
+  return sum;
 }
 
 void pk_softmax(const float *x, idx cols, float *y, idx row0, idx row1) {
   for (idx row = row0; row < row1; row++) {
     const float *from = x + row * cols;
-    float *to = y + row * cols, max = row_max(from, cols);
-    PK_EACH for (idx i = 0; i < cols; i++) to[i] = pk_exp(from[i] - max);
-    float scale = 1 / row_sum(to, cols);
+    float *to = y + row * cols, scale = 1 / exp_row(from, cols, largest(from, cols), to);
     PK_EACH for (idx i = 0; i < cols; i++) to[i] *= scale;
   }
 }
@@ -31,7 +57,7 @@ void pk_softmax_grad(const float *dy, const float *y, idx cols, float *dx, idx r
 void pk_log_softmax(const float *x, idx cols, float *y, idx row0, idx row1) {
   for (idx row = row0; row < row1; row++) {
     const float *from = x + row * cols;
-    float *to = y + row * cols, shift = log_sum_exp(from, cols, row_max(from, cols));
+    float *to = y + row * cols, shift = log_sum_exp(from, cols);
     PK_EACH for (idx i = 0; i < cols; i++) to[i] = from[i] - shift;
   }
 }
@@ -82,7 +108,7 @@ void pk_cross_entropy(const float *x, const int64_t *labels, const float *weight
     else if (label < 0 || label >= classes)
       loss[row] = NAN;
     else
-      loss[row] = target_total(&t, label) * log_sum_exp(z, classes, row_max(z, classes)) -
+      loss[row] = target_total(&t, label) * log_sum_exp(z, classes) -
                   target_dot(&t, label, z);
   }
 }
@@ -92,7 +118,7 @@ static void cross_entropy_grad_row(const ce_target *t, float g, const float *x, 
                                    float *dx) {
   const float *weight = t->weight;
   idx classes = t->classes;
-  float shift = log_sum_exp(x, classes, row_max(x, classes));
+  float shift = log_sum_exp(x, classes);
   float scale = g * target_total(t, label), share = g * t->smoothing / (float)classes;
   float uniform = weight ? 0 : share;
   PK_EACH for (idx c = 0; c < classes; c++) dx[c] = scale * pk_exp(x[c] - shift) - uniform;

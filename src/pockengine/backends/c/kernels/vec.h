@@ -39,10 +39,33 @@ PK_INLINE vi vf_lanes_from(idx first) {
   return mask;
 }
 
+/* Four lanes, to which wider vectors are folded by halves: lanes one after another would wait for
+ * each other. */
+typedef float v4f __attribute__((vector_size(16)));
+typedef int32_t v4i __attribute__((vector_size(16)));
+
 PK_INLINE float vf_sum(vf v) {
-  float s = 0;
-  for (int lane = 0; lane < POCK_VW; lane++) s += v[lane];
-  return s;
+  v4f part[POCK_VW / 4];
+  memcpy(part, &v, sizeof v);
+  for (int half = POCK_VW / 8; half > 0; half /= 2) {
+    for (int i = 0; i < half; i++) part[i] += part[i + half];
+  }
+  return (part[0][0] + part[0][2]) + (part[0][1] + part[0][3]);
+}
+
+PK_INLINE float float_max(float a, float b) { return a > b ? a : b; }
+
+/* The largest lane; where one is NaN, any. */
+PK_INLINE float vf_max(vf v) {
+  v4f part[POCK_VW / 4];
+  memcpy(part, &v, sizeof v);
+  for (int half = POCK_VW / 8; half > 0; half /= 2) {
+    for (int i = 0; i < half; i++) {
+      v4i larger = part[i] > part[i + half];
+      part[i] = (v4f)((larger & (v4i)part[i]) | (~larger & (v4i)part[i + half]));
+    }
+  }
+  return float_max(float_max(part[0][0], part[0][2]), float_max(part[0][1], part[0][3]));
 }
 
 /* a0 b0 a1 b1 ... of the lower halves of a and b, and of the upper halves. */
