@@ -7,6 +7,7 @@ Every stage is a pure function; each graph is verified, and an observer can prin
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pockengine.autodiff.objective import Loss, OwnOutput, as_loss
 from pockengine.autodiff.training import (
@@ -29,6 +30,7 @@ from pockengine.passes.layout import channels_last
 from pockengine.passes.lower import lower
 from pockengine.passes.masks import pack_masks
 from pockengine.passes.mode import inference_mode, training_mode, weigh_batch
+from pockengine.passes.narrow import narrow
 from pockengine.passes.prepack import prepack
 from pockengine.passes.prune import prune
 from pockengine.passes.reorder import reorder
@@ -41,6 +43,7 @@ from pockengine.scheme import Channels, UpdateScheme
 from pockengine.target import Target
 
 Observer = Callable[[str, str, Graph], None]
+Precision = Literal["f32", "bf16", "bf16_products"]
 """Called with the entry point, the stage, and the graph after it."""
 
 
@@ -55,13 +58,16 @@ def compile(
     clip: Clip | None = None,
     accumulate: int = 1,
 ) -> CompiledProgram:
+    precision: Precision = "f32",
     """A program that trains, evaluates and predicts with `graph` at batches of up to `batch`.
 
     Without a scheme everything is trained; without a target the program is for this machine. With
     `accumulate` = k, every k-th `Session.step` applies the gradient of the last k batches.
     Raises SchemeError, InputError, UnsupportedError, MemoryBudgetError, CompilerMissingError.
+    `precision` "bf16" stores frozen weights and saved activations in bf16, and "bf16_products" also
+    rounds what frozen weights are multiplied with.
     """
-    job = Job.of(graph, loss, optimizer, scheme, batch, target, clip, accumulate)
+    job = Job.of(graph, loss, optimizer, scheme, batch, target, clip, accumulate, precision)
     planned = plan_job(job)
     back_end = c if job.target.backend == "c" else numpy
     code = back_end.build(planned.plan, job.target)
@@ -82,6 +88,7 @@ class Job:
     clip: Clip | None
     accumulate: int
 
+    precision: Precision
     @staticmethod
     def of(
         graph: Graph,
@@ -93,6 +100,7 @@ class Job:
         clip: Clip | None = None,
         accumulate: int = 1,
     ) -> "Job":
+        precision: Precision = "f32",
         """A job with names looked up and defaults filled in."""
         if batch < 1 or accumulate < 1:
             raise InputError(f"batch and accumulate must be at least 1, got {batch}, {accumulate}")
@@ -108,6 +116,7 @@ class Job:
             clip,
             accumulate,
         )
+            precision,
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,10 @@ class Planned:
 
 def plan_job(job: Job, observe: Observer | None = None) -> Planned:
     """Builds, optimises, schedules and plans all entry points of a job."""
-    graphs, layouts = build_graphs(job, observe or (lambda *_: None))
+    observe = observe or (lambda *_: None)
+    graphs, layouts = build_graphs(job, observe)
+    if job.precision != "f32":
+        graphs = _narrowed(graphs, job.precision, observe)
     if job.target.backend == "c":
         graphs, layouts = prepack(graphs, layouts, job.target.nr)
     schedules = {name: schedule(graph, job.target) for name, graph in graphs.items()}
@@ -130,6 +142,16 @@ def plan_job(job: Job, observe: Observer | None = None) -> Planned:
 
 
 def schedule(graph: Graph, target: Target) -> Schedule:
+def _narrowed(
+    graphs: dict[str, Graph], precision: Precision, observe: Observer
+) -> dict[str, Graph]:
+    """The graphs with bf16 for what is stored; all entry points share the weights."""
+    graphs = narrow(graphs, rounded_products=precision == "bf16_products")
+    for name, graph in graphs.items():
+        observe(name, "narrow", verify(graph))
+    return graphs
+
+
     """The steps of one entry point, in an order with a small peak."""
     if target.backend == "numpy":
         return reorder(fuse(graph))

@@ -17,6 +17,7 @@ from pockengine.ops import (
     norm,
     panels,
     pool,
+    precision,
     random,
     reduce,
     resize,
@@ -42,6 +43,7 @@ _MODULES: tuple[ModuleType, ...] = (
     norm,
     loss,
     bits,
+    precision,
     panels,
 )
 

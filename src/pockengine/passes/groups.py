@@ -24,6 +24,7 @@ from pockengine.ops.bits import PackBits, UnpackBits
 from pockengine.ops.constant import Full
 from pockengine.ops.index import Take
 from pockengine.ops.panels import FromPanels, takes_panels
+from pockengine.ops.precision import FromBF16
 from pockengine.ops.reduce import Sum
 
 WIDEST = 4096  # columns a riding sum: each part of a step adds up for itself
@@ -104,13 +105,15 @@ class Grouping:
         if isinstance(value.op, Leaf) or value.op.alias or self._virtual(value):
             return
         group = self._latest(value)
-        if group is None or not self._joins(value, group):
+        if group is None or isinstance(value.op, FromBF16) or not self._joins(value, group):
             group = self._new_group(value)
         group.values.append(value)
         group.cuts |= self.cuts_of(value)
         self.group_of[value] = group
 
     def _virtual(self, value: Value) -> bool:
+        if isinstance(value.op, FromBF16):
+            return self._widened_in_loops(value)
         if value in self.kept or not is_view(value):
             return False
         if not value.inputs:
@@ -124,6 +127,15 @@ class Grouping:
         return all(
             self._read_in_panels(user) if user.op.alias else takes_panels(user, value)
             for user in self.users[value]
+        )
+
+    def _widened_in_loops(self, value: Value) -> bool:
+        """Whether all that read a stored bf16 so are loops over the same elements."""
+        owner = storage(value.inputs[0])
+        return (
+            value not in self.kept
+            and (owner in self.group_of or isinstance(owner.op, Leaf))
+            and all(u.op.elementwise and _same_size(value, u) for u in self.users[value])
         )
 
     def stored_operands(self, value: Value) -> list[tuple[Value, bool]]:

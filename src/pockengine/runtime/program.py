@@ -21,6 +21,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "f64": np.dtype(np.float64),
     "i32": np.dtype(np.int32),
     "i64": np.dtype(np.int64),
+    "bf16": np.dtype(np.uint16),  # the upper halves of f32
     "u8": np.dtype(np.uint8),
     "bool": np.dtype(np.bool_),
 }

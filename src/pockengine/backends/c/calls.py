@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from pockengine.backends.c import conv_calls, index_calls, matmul_calls, pool_calls, row_calls
+from pockengine.backends.c import (
+    bf16_calls,
+    conv_calls,
+    index_calls,
+    matmul_calls,
+    pool_calls,
+    row_calls,
+)
 from pockengine.backends.c.call import Call, Candidates, Writer
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
@@ -12,6 +19,9 @@ from pockengine.target import Target
 _SEVERAL: dict[str, Candidates] = {
     "matmul": matmul_calls.matmul,
     "matmul_panels": matmul_calls.matmul_panels,
+    "matmul_bf16": bf16_calls.matmul,
+    "conv_bf16": bf16_calls.conv,
+    "conv_input_grad_bf16": bf16_calls.conv_input_grad,
 }
 _WRITERS: dict[str, Writer] = {
     "conv": conv_calls.conv,
@@ -61,6 +71,8 @@ def candidates(value: Value, names: Mapping[Value, str], target: Target) -> tupl
     panels = [x not in names for x in stored]  # a FromPanels that no step stores
     operands = [names[x.inputs[0] if p else x] for x, p in zip(stored, panels, strict=True)]
     kernel = f"{value.op.kernel}_panels" if any(panels) else value.op.kernel
+    if f"{kernel}_bf16" in _SEVERAL and any(x.dtype == "bf16" for x in value.inputs):
+        kernel = f"{kernel}_bf16"
     if kernel in _SEVERAL:
         return _SEVERAL[kernel](value, operands, target)
     if kernel in _WRITERS:

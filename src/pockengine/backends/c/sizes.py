@@ -55,6 +55,14 @@ def gemm_tn_scratch(columns: int, target: Target) -> int:
 
 def conv_rows_scratch(taps: int, c: int, groups: int, target: Target) -> int:
     """Floats of scratch for pk_conv_rows."""
+def gemm_tn_mixed_scratch(wide_a: int, wide_b: int, columns: int, target: Target) -> int:
+    """Floats of scratch for pk_gemm_tn_mixed with N = columns; the first two are the columns of the
+    operands in bf16.
+    """
+    wide = min(wide_a, TN_KC) + min(wide_b, TN_NC)
+    return TN_KC * wide + gemm_tn_scratch(columns, target)
+
+
     return 8 * target.mr * _gathered(taps, c // groups)
 
 

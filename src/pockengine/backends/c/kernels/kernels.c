@@ -5,6 +5,7 @@
 #include "depthwise.c"
 #include "reduce.c"
 #include "softmax.c"
+#include "bf16.c"
 #include "norm.c"
 #include "pool.c"
 #include "move.c"

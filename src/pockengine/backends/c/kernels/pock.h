@@ -9,6 +9,7 @@
 #ifndef POCK_H
 #define POCK_H
 
+#include "bf16.h"
 #include "pk_math.h"
 #include "random.h"
 #include "threads.h"
@@ -28,6 +29,30 @@ void pk_gemm(const float *a, idx lda, const float *bp, idx K, idx N, float *c, i
 /* c[m0:m1][N] = a[K][m0:m1]^T @ b[K][N], or += when accumulate. */
 void pk_gemm_tn(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1, idx N, idx K,
                 float *c, idx ldc, int accumulate, float *scratch);
+/* c[row0:row1][N], element (r, n) being the sum over p < count of parts[p * part + r * row_step +
+ * n * col_step]. */
+void pk_sum_parts(const float *parts, idx count, idx part, idx row_step, idx col_step, idx N,
+                  float *c, idx row0, idx row1);
+/* c[M][n0:n1] = a[M][K] @ b[K][N], with b read in place; for few rows (gemm_few.c). _t: b is [N][K]. */
+void pk_gemm_few(const float *a, const float *b, idx K, idx N, float *c, idx M, idx n0, idx n1);
+void pk_gemm_few_t(const float *a, const float *b, idx K, idx N, float *c, idx M, idx n0, idx n1);
+
+/* ------------------------------------------------------------- products of bf16 (bf16.c) */
+
+/* to[rows][cols] = x, whose rows are ldx apart, as floats. */
+void pk_widen(const uint16_t *x, idx ldx, idx rows, idx cols, float *to);
+/* pk_pack_b of a matrix in bf16, with any strides; the panels are floats. */
+void pk_pack_b_bf16(const uint16_t *b, idx stride_k, idx stride_n, idx K, idx N, float *bp,
+                    idx panel0, idx panel1);
+/* A matrix of floats or of bf16, its rows ld elements apart. */
+typedef struct {
+  const void *data;
+  idx ld;
+  int bf16;
+} pk_operand;
+/* c[m0:m1][N] = a[K][m0:m1]^T @ b[K][N]. c points at row 0. */
+void pk_gemm_tn_mixed(const pk_operand *a, const pk_operand *b, idx m0, idx m1, idx N, idx K,
+                      float *c, idx ldc, float *scratch);
 
 /* --------------------------------------------------------------------- convolution (conv.c) */
 
@@ -42,6 +67,9 @@ typedef struct {
  * The range counts panels over all groups, group by group. */
 void pk_conv_pack(const pk_conv *g, const float *w, float *wp, idx panel0, idx panel1);
 void pk_conv_pack_t(const pk_conv *g, const float *w, float *wp, idx panel0, idx panel1);
+/* Either of them for a weight in bf16. */
+void pk_conv_pack_bf16(const pk_conv *g, const uint16_t *w, int transposed, float *wp, idx panel0,
+                       idx panel1);
 /* y[row0:row1][o]; a row is one output pixel of n * oh * ow. y points at row 0. */
 void pk_conv_rows(const pk_conv *g, const float *x, const float *wp, float *y, idx ldy, idx row0,
                   idx row1, float *scratch);
