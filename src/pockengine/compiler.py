@@ -42,8 +42,8 @@ from pockengine.program import CompiledProgram, Layouts, make_program
 from pockengine.scheme import Channels, UpdateScheme
 from pockengine.target import Target
 
-Observer = Callable[[str, str, Graph], None]
 Precision = Literal["f32", "bf16", "bf16_products"]
+Observer = Callable[[str, str, Graph], None]
 """Called with the entry point, the stage, and the graph after it."""
 
 
@@ -57,15 +57,15 @@ def compile(
     target: Target | None = None,
     clip: Clip | None = None,
     accumulate: int = 1,
-) -> CompiledProgram:
     precision: Precision = "f32",
+) -> CompiledProgram:
     """A program that trains, evaluates and predicts with `graph` at batches of up to `batch`.
 
     Without a scheme everything is trained; without a target the program is for this machine. With
     `accumulate` = k, every k-th `Session.step` applies the gradient of the last k batches.
-    Raises SchemeError, InputError, UnsupportedError, MemoryBudgetError, CompilerMissingError.
     `precision` "bf16" stores frozen weights and saved activations in bf16, and "bf16_products" also
     rounds what frozen weights are multiplied with.
+    Raises SchemeError, InputError, UnsupportedError, MemoryBudgetError, CompilerMissingError.
     """
     job = Job.of(graph, loss, optimizer, scheme, batch, target, clip, accumulate, precision)
     planned = plan_job(job)
@@ -87,8 +87,8 @@ class Job:
     target: Target
     clip: Clip | None
     accumulate: int
-
     precision: Precision
+
     @staticmethod
     def of(
         graph: Graph,
@@ -99,8 +99,8 @@ class Job:
         target: Target | None,
         clip: Clip | None = None,
         accumulate: int = 1,
-    ) -> "Job":
         precision: Precision = "f32",
+    ) -> "Job":
         """A job with names looked up and defaults filled in."""
         if batch < 1 or accumulate < 1:
             raise InputError(f"batch and accumulate must be at least 1, got {batch}, {accumulate}")
@@ -115,8 +115,8 @@ class Job:
             target or Target.host(),
             clip,
             accumulate,
-        )
             precision,
+        )
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,6 @@ def plan_job(job: Job, observe: Observer | None = None) -> Planned:
     return Planned(job, check_budget(planned, job.target.memory_budget), layouts)
 
 
-def schedule(graph: Graph, target: Target) -> Schedule:
 def _narrowed(
     graphs: dict[str, Graph], precision: Precision, observe: Observer
 ) -> dict[str, Graph]:
@@ -152,6 +151,7 @@ def _narrowed(
     return graphs
 
 
+def schedule(graph: Graph, target: Target) -> Schedule:
     """The steps of one entry point, in an order with a small peak."""
     if target.backend == "numpy":
         return reorder(fuse(graph))

@@ -19,9 +19,9 @@ Shape = tuple[int, ...]
 DTYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
+    "bf16": np.dtype(np.uint16),  # the upper halves of f32
     "i32": np.dtype(np.int32),
     "i64": np.dtype(np.int64),
-    "bf16": np.dtype(np.uint16),  # the upper halves of f32
     "u8": np.dtype(np.uint8),
     "bool": np.dtype(np.bool_),
 }

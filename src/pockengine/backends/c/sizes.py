@@ -53,8 +53,6 @@ def gemm_tn_scratch(columns: int, target: Target) -> int:
     return TN_KC * (target.mr + panels(min(columns, TN_NC), target) * target.nr)
 
 
-def conv_rows_scratch(taps: int, c: int, groups: int, target: Target) -> int:
-    """Floats of scratch for pk_conv_rows."""
 def gemm_tn_mixed_scratch(wide_a: int, wide_b: int, columns: int, target: Target) -> int:
     """Floats of scratch for pk_gemm_tn_mixed with N = columns; the first two are the columns of the
     operands in bf16.
@@ -63,6 +61,8 @@ def gemm_tn_mixed_scratch(wide_a: int, wide_b: int, columns: int, target: Target
     return TN_KC * wide + gemm_tn_scratch(columns, target)
 
 
+def conv_rows_scratch(taps: int, c: int, groups: int, target: Target) -> int:
+    """Floats of scratch for pk_conv_rows."""
     return 8 * target.mr * _gathered(taps, c // groups)
 
 
