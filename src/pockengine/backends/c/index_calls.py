@@ -3,7 +3,7 @@
 from math import prod
 from typing import Any
 
-from pockengine.backends.c.call import Call
+from pockengine.backends.c.call import Call, block_of
 from pockengine.ir.op import Value
 from pockengine.ir.types import NUMPY, Shape
 from pockengine.target import Target
@@ -58,20 +58,26 @@ def _in_range(indices: str, count: int, size: int) -> str:
 
 
 def scatter_add(value: Value, x: list[str], target: Target) -> Call:
-    """(indices, g): zeros, with g[.., k, ..] added at indices[k], always in the same order."""
+    """(indices, g): zeros, with g[.., k, ..] added at indices[k], always in the same order.
+
+    An item is one place of the axis; each block of items looks through all indices.
+    """
     op: Any = value.op
     outer, size, inner = _around(value.shape, op.axis)
     count = value.inputs[0].type.size
     body = (
-        "for (idx o = b0; o < b1; o++) {",
-        f"memset(out + o * {size * inner}, 0, {_bytes(value, size * inner)});",
-        f"for (idx k = 0; k < {count}; k++)",
+        f"memset(out + b0 * {inner}, 0, (size_t)(b1 - b0) * {_bytes(value, inner)});",
+        f"for (idx o = b0 / {size}; o * {size} < b1; o++)",
+        f"for (idx k = 0; k < {count}; k++) {{",
+        f"const idx at = o * {size} + (idx){x[0]}[k];",
+        "if (at < b0 || at >= b1) continue;",
         f"for (idx i = 0; i < {inner}; i++)",
-        f"out[(o * {size} + (idx){x[0]}[k]) * {inner} + i] += "
-        f"{x[1]}[(o * {count} + k) * {inner} + i];",
+        f"out[at * {inner} + i] += {x[1]}[(o * {count} + k) * {inner} + i];",
         "}",
     )
-    return Call(outer, body, checks=(_in_range(x[0], count, size),))
+    block = max(block_of(inner), -(-count // inner))  # looking costs no more than zeroing
+    check = _in_range(x[0], count, size)
+    return Call(outer * size, body, block=block, checks=(check,))
 
 
 def _element_place(indices: Shape, axis: int, table: Shape) -> tuple[str, ...]:
