@@ -46,10 +46,6 @@ KERNELS: dict[str, tuple[str, type | None]] = {
     "pk_max_pool_grad_lines": ("pppppii", None),
     "pk_avg_pool_lines": ("pbppii", None),
     "pk_avg_pool_grad_lines": ("pbppii", None),
-    "pk_gather_rows": ("piippii", None),
-    "pk_scatter_add_rows": ("ppiiipii", None),
-    "pk_copy_line_count": ("p", ctypes.c_ssize_t),
-    "pk_copy_lines": ("pppii", None),
 }
 
 _TYPES = {
@@ -87,16 +83,6 @@ class Conv(ctypes.Structure):
     """pk_conv"""
 
     _fields_ = [(name, ctypes.c_ssize_t) for name in CONV_FIELDS]
-
-
-class Copy(ctypes.Structure):
-    """pk_copy"""
-
-    _fields_ = [
-        ("rank", ctypes.c_ssize_t),
-        ("size", ctypes.c_ssize_t * 8),
-        ("stride", ctypes.c_ssize_t * 8),
-    ]
 
 
 def runnable_targets() -> list[Target]:

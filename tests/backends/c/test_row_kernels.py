@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from kernel_table import Conv, Copy, Kernels, Poisoned, kernels, runnable_targets
+from kernel_table import Conv, Kernels, Poisoned, kernels, runnable_targets
 
 from pockengine.ops.loss import CrossEntropy, CrossEntropyGrad
 from pockengine.ops.norm import (
@@ -247,61 +247,3 @@ def test_avg_pool(k: Kernels, c: int, count_padding: bool) -> None:
 def test_adaptive_avg_pool(k: Kernels, out: tuple[int, int]) -> None:
     pair = AdaptiveAvgPool(out, True), AdaptiveAvgPoolGrad((7, 5), True)
     check_avg_pool(k, pool_geometry(2, (7, 5), 24, out), False, normal(2, 7, 5, 24), *pair)
-
-
-def test_gather_and_scatter_rows(k: Kernels) -> None:
-    table, index = normal(10, 37), rng.integers(0, 10, 25)
-    out, back = Poisoned((25, 37)), Poisoned((10, 37))
-    for i0, i1 in halves(25):
-        k("pk_gather_rows", table, 10, 37, index, out.array, i0, i1)
-    np.testing.assert_array_equal(out.check(), table[index])
-    for c0, c1 in halves(37):
-        k("pk_scatter_add_rows", out.array, index, 25, 10, 37, back.array, c0, c1)
-    want = np.zeros((10, 37))
-    np.add.at(want, index, table[index])
-    assert_close(back.check(), want)
-
-
-def test_rows_that_do_not_exist_are_nan_and_scatter_nowhere(k: Kernels) -> None:
-    index, out, back = np.array([2, 3, -1]), Poisoned((3, 4)), Poisoned((3, 4))
-    k("pk_gather_rows", normal(3, 4), 3, 4, index, out.array, 0, 3)
-    assert np.isnan(out.check()).all(axis=1).tolist() == [False, True, True]
-    k("pk_scatter_add_rows", normal(3, 4), index, 3, 3, 4, back.array, 0, 4)
-    assert (back.check()[:2] == 0).all()
-
-
-COPIES = [
-    ((), ()),
-    ((5,), (0,)),
-    ((40, 33), (1, 0)),
-    ((2, 17, 19), (0, 2, 1)),
-    ((3, 5, 7, 20), (0, 2, 3, 1)),
-    ((3, 5, 7, 20), (3, 1, 0, 2)),
-    ((2, 3, 4, 5, 6, 2), (5, 3, 1, 0, 2, 4)),
-    ((1, 64, 64), (0, 2, 1)),
-    ((6, 1, 5), (2, 1, 0)),
-]
-
-
-@pytest.mark.parametrize("shape, axes", COPIES, ids=str)
-def test_permuting_copy(k: Kernels, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
-    x = normal(*shape) if shape else np.float32(rng.standard_normal()).reshape(())
-    view = x.transpose(axes)
-    check_copy(k, x, view)
-
-
-def test_copy_of_slices_and_broadcasts(k: Kernels) -> None:
-    x = normal(6, 9, 40)
-    check_copy(k, x, x[::2, 1:, ::3], offset=40)
-    check_copy(k, x, np.broadcast_to(x[:, :1], (6, 7, 40)))
-    check_copy(k, x, np.broadcast_to(x[:, :, :1], (6, 9, 20)))
-
-
-def check_copy(k: Kernels, x: np.ndarray, view: np.ndarray, offset: int = 0) -> None:
-    shape = Copy(view.ndim)
-    shape.size[: view.ndim] = view.shape
-    shape.stride[: view.ndim] = [s // 4 for s in view.strides]
-    out, base = Poisoned(view.shape), x.reshape(-1)[offset:]
-    for l0, l1 in halves(k("pk_copy_line_count", shape)):
-        k("pk_copy_lines", shape, base, out.array, l0, l1)
-    np.testing.assert_array_equal(out.check(), view)

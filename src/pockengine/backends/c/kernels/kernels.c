@@ -8,4 +8,3 @@
 #include "softmax.c"
 #include "norm.c"
 #include "pool.c"
-#include "move.c"

@@ -170,24 +170,6 @@ void pk_avg_pool_lines(const pk_conv *g, int count_padding, const float *x, floa
 void pk_avg_pool_grad_lines(const pk_conv *g, int count_padding, const float *dy, float *dx,
                             idx line0, idx line1);
 
-/* -------------------------------------------------------------------- moving data (move.c) */
-
-/* out[i] = table[index[i]], rows of cols floats; NaN where there is no such row. */
-void pk_gather_rows(const float *table, idx rows, idx cols, const int64_t *index, float *out,
-                    idx i0, idx i1);
-/* out[rows][c0:c1] = 0, then out[index[i]] += x[i] in order, but for indices beyond the table. */
-void pk_scatter_add_rows(const float *x, const int64_t *index, idx count, idx rows, idx cols,
-                         float *out, idx c0, idx c1);
-
-#define PK_COPY_RANK 8
-/* out[size...] contiguous = x read with these strides, in floats (0 broadcasts). */
-typedef struct {
-  idx rank, size[PK_COPY_RANK], stride[PK_COPY_RANK];
-} pk_copy;
-/* The number of lines that a strided copy consists of, and the copy of lines line0..line1. */
-idx pk_copy_line_count(const pk_copy *shape);
-void pk_copy_lines(const pk_copy *shape, const float *x, float *out, idx line0, idx line1);
-
 /* Marks the entry points of a unit; everything else is hidden. */
 #define POCK_EXPORT __attribute__((visibility("default")))
 
