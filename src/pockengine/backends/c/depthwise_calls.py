@@ -34,9 +34,10 @@ def conv_weight_grad(value: Value, declare: str, x: list[str]) -> Call:
     if parts == 1:
         body = f"{call}, out, 0, {lines}, {_span(c)});"
         return Call(-(-c // COLUMNS), (declare, body), rows=False)
+    share = f"{lines} * p / {parts}, {lines} * (p + 1) / {parts}"
     of_part = (
         "for (idx p = begin; p < end; p++)",
-        f"{call}, shared + p * {size}, {lines} * p / {parts}, {lines} * (p + 1) / {parts}, 0, {c});",
+        f"{call}, shared + p * {size}, {share}, 0, {c});",
     )
     return Call(
         -(-size // COLUMNS),
