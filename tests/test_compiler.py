@@ -74,14 +74,20 @@ def test_only_training_has_a_backward() -> None:
 
 
 def test_what_is_frozen_has_no_gradient() -> None:
-    """Training the head alone reads its input and nothing before it a second time."""
+    """Training the head alone computes what lies before it once, and nothing of its gradient."""
     graph = image_graph(seeded(ConvNet))
-    sizes = []
+    counts = []
     for scheme in (pe.UpdateScheme.full(graph), pe.UpdateScheme.head_only(graph)):
-        train = build_graphs(job(graph, scheme=scheme), lambda *_: None)[0]["train"]
-        sizes.append(sum("Conv" in type(v.op).__name__ for v in train.values()))
-        assert set(train.updates) == set(scheme.shares)
-    assert sizes[0] > sizes[1] == 2
+        graphs = build_graphs(job(graph, scheme=scheme), lambda *_: None)[0]
+        assert set(graphs["train"].updates) == set(scheme.shares)
+        counts.append({name: convolutions(made) for name, made in graphs.items()})
+    full, head = counts
+    assert full["train"] > full["predict"] == 2 and "features" not in full
+    assert head == {"features": 2, "train": 0, "evaluate": 0, "predict": 0}
+
+
+def convolutions(graph: Graph) -> int:
+    return sum("Conv" in type(v.op).__name__ for v in graph.values())
 
 
 def test_defaults_are_everything_and_this_machine() -> None:

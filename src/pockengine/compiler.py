@@ -1,6 +1,6 @@
 """The pipeline: from an imported graph to a program, one line a stage.
 
-    graph -> entry points (train, evaluate, predict) -> schedules -> plan -> native code -> program
+    graph -> entry points (train, evaluate, predict, ...) -> schedules -> plan -> code -> program
 
 Every stage is a pure function; each graph is verified, and an observer can print it.
 """
@@ -31,6 +31,7 @@ from pockengine.passes.lower import lower
 from pockengine.passes.masks import pack_masks
 from pockengine.passes.mode import inference_mode, training_mode, weigh_batch
 from pockengine.passes.narrow import narrow
+from pockengine.passes.prefix import frozen_prefix, hand_over, micro_batch, without_prefix
 from pockengine.passes.prepack import prepack
 from pockengine.passes.prune import prune
 from pockengine.passes.reorder import reorder
@@ -161,13 +162,15 @@ def schedule(graph: Graph, target: Target) -> Schedule:
 
 def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts]:
     """The graph of every entry point, by name, and the layouts in which they share the weights."""
-    static = _at_batch(job.graph, job.batch)
+    changing = set(job.selection) | set(training_mode(job.graph).updates)
+    prefix, suffix, layouts = _split(job, changing, observe)
+    static = _at_batch(suffix, job.batch)
     training = training_mode(static)
     inference = inference_mode(static)
-    changing = set(job.selection) | set(training.updates)
     if not isinstance(job.loss, OwnOutput):
         training = _weighed(training, job.batch)
-    forward, layouts = _forward(training, "train", job.target, changing, observe)
+    forward, more = _forward(training, "train", job.target, changing, observe)
+    layouts |= more
     still, more = _forward(inference, "predict", job.target, changing, observe)
     recipe = Recipe.of(job.loss, job.optimizer, job.selection, layouts, job.clip)
     if job.accumulate == 1:
@@ -175,12 +178,25 @@ def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts
     else:
         first, last = accumulating_graphs(forward, recipe)
         raw = {"train": last, "accumulate": first}
-    graphs = {name: _backward(graph, name, changing, observe) for name, graph in raw.items()}
+    graphs = prefix | {name: _backward(g, name, changing, observe) for name, g in raw.items()}
     judged = evaluation_graph(still, job.loss)
     metrics = {n: v for n, v in judged.outputs.items() if n not in still.outputs or n == "loss"}
     graphs["evaluate"] = verify(_cleaned(replace(judged, outputs=metrics), changing))
     graphs["predict"] = still
     return graphs, layouts | more
+
+
+def _split(
+    job: Job, changing: set[str], observe: Observer
+) -> tuple[dict[str, Graph], Graph, Layouts]:
+    """The entry point of the frozen prefix, if there is one, and the graph that is left."""
+    prefix = frozen_prefix(job.graph, changing)
+    if prefix is None:
+        return {}, job.graph, {}
+    few = inference_mode(with_batch(prefix, micro_batch(prefix, job.batch)))
+    forward, layouts = _forward(few, "features", job.target, set(), observe)
+    forward, perms = hand_over(forward)
+    return {"features": forward}, without_prefix(job.graph, prefix, perms), layouts
 
 
 def _forward(

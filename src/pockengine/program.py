@@ -1,9 +1,12 @@
 """Puts a plan and its native code together: a program that a session runs and a file keeps."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from pockengine.autodiff.objective import CrossEntropy, Loss, OwnOutput
 from pockengine.backends.code import Code
@@ -101,6 +104,8 @@ def _leaves(plan: Plan, layouts: Layouts, job: Compiled) -> dict[str, runtime.Le
     public, changing, unpacked = set(_public(job.graph)), _changing(plan), _unpacked(plan)
     found = {}
     for name, slot in plan.persistent.items():
+        if slot.kind == "feature":
+            continue
         channels = job.selection.get(name)
         found[name] = runtime.Leaf(
             name,
@@ -146,6 +151,8 @@ def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> ru
         plan.arena_bytes,
         job.batch,
         job.target.threads,
+        tuple(leaf_name(v) for v in job.graph.inputs),
+        _prefix(plan, job.batch),
         accumulate=job.accumulate,
         full_batches=not (isinstance(loss, OwnOutput) or keeps_samples_apart(job.graph)),
         classes=classes,
@@ -154,6 +161,20 @@ def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> ru
         memory={kind: size for kind, size in peak_by_kind(plan, "train").items()},
         scheme=job.scheme.to_json(),
     )
+
+
+def _prefix(plan: Plan, batch: int) -> runtime.Prefix | None:
+    """What is known of the frozen prefix: how many samples at a time, and what decides it."""
+    if "features" not in plan.entries:
+        return None
+    graph = plan.entries["features"].schedule.graph
+    name, few = next(iter(graph.outputs.items()))
+    each = plan.persistent[name].nbytes // batch
+    digest = hashlib.sha256(print_graph(graph).encode())
+    for leaf in graph.leaves():
+        if leaf in graph.data:
+            digest.update(np.ascontiguousarray(graph.data[leaf]).tobytes())
+    return runtime.Prefix(few.type.nbytes // each, digest.hexdigest())
 
 
 def _entry(plan: Plan, name: str, schedule: Schedule) -> runtime.Entry:

@@ -10,7 +10,7 @@ from schedules import cnn, random_schedule
 
 from pockengine.errors import GraphError
 from pockengine.passes.reorder import reorder
-from pockengine.plan.planner import Plan, plan
+from pockengine.plan.planner import KINDS, Plan, plan
 from pockengine.plan.report import (
     extra_training_bytes,
     layer_table,
@@ -82,7 +82,7 @@ def test_the_svg_is_well_formed() -> None:
     from xml.etree import ElementTree
 
     root = ElementTree.fromstring(timeline_svg(program(), "train"))
-    assert len(root.findall("{*}polygon")) == 8
+    assert len(root.findall("{*}polygon")) == len(KINDS)
     assert any("saved activations, up to" in (t.text or "") for t in root.findall("{*}text"))
 
 

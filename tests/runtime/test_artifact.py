@@ -26,7 +26,7 @@ from pockengine.runtime.artifact import (
     open_artifact,
     write_artifact,
 )
-from pockengine.runtime.program import Array, Entry, Leaf, Program, Signature, Tensor
+from pockengine.runtime.program import Array, Entry, Leaf, Prefix, Program, Signature, Tensor
 from pockengine.target import Target
 
 ARRAYS = {
@@ -49,16 +49,25 @@ def make_program() -> Program:
         Leaf("empty", "f32", (0, 3), 320, "frozen"),
         Leaf("packed", "f32", (2, 6, 4), 576, "frozen", (1, 0), unpacked=(6, 5)),
     ]
+    kept = Tensor("features:0", "f32", (8, 2), 768)
     entry = Entry(
-        (Tensor("x", "f32", (8, 3), 320), Tensor("lr", "f32", (), 448)),
+        (Tensor("x", "f32", (8, 3), 320), kept, Tensor("lr", "f32", (), 448)),
         (Tensor("loss", "f32", (), 512), Tensor("same", "f32", (1,), 512)),
     )
     signature = Signature(
-        entries={"train": entry, "predict": replace(entry, inputs=entry.inputs[:1])},
+        entries={
+            "features": Entry(
+                (Tensor("x", "f32", (2, 3), 320),), (Tensor("features:0", "f32", (2, 2), 384),)
+            ),
+            "train": entry,
+            "predict": replace(entry, inputs=entry.inputs[:2]),
+        },
         leaves={leaf.name: leaf for leaf in leaves},
-        arena_bytes=768,
+        arena_bytes=832,
         batch=8,
         threads=2,
+        inputs=("x",),
+        prefix=Prefix(2, "0123abcd"),
         accumulate=2,
         full_batches=True,
         classes=10,
@@ -113,7 +122,7 @@ def test_a_program_comes_back_as_it_was(path: Path) -> None:
 
 def test_weights_go_straight_into_the_arena(path: Path) -> None:
     loaded = load_program(path)
-    arena = np.full(768, 255, np.uint8)
+    arena = np.full(832, 255, np.uint8)
     for leaf in loaded.signature.leaves.values():
         loaded.fill(leaf.name, leaf.view(arena))
         np.testing.assert_array_equal(leaf.view(arena), ARRAYS[leaf.name], strict=True)
@@ -135,7 +144,7 @@ def test_filling_takes_no_second_copy(tmp_path: Path) -> None:
     leaf = Leaf("w", "f32", big.shape, 0, "frozen")
     program = make_program()
     signature = replace(program.signature, leaves={"w": leaf}, arena_bytes=2**23, aliases={})
-    signature = replace(signature, entries={})
+    signature = replace(signature, entries={}, inputs=(), prefix=None)
 
     def fill(name: str, out: Array) -> None:
         out[...] = big
@@ -428,6 +437,31 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "entry name": (
         lambda m: m["entries"].update({"../x": m["entries"]["train"]}),
         "'../x' is no name of an entry point",
+    ),
+    "input": (lambda m: m.update(inputs=["y"]), "no entry point takes the input 'y'"),
+    "samples": (
+        lambda m: m["prefix"].update(samples=4),
+        r"the feature features:0: f32\[2,2\] does not fit its readers",
+    ),
+    "uneven samples": (
+        lambda m: m["prefix"].update(samples=3),
+        r"the feature features:0: f32\[2,2\] does not fit its readers",
+    ),
+    "no reader": (
+        lambda m: m["entries"]["train"]["inputs"].pop(1),
+        "the feature features:0: .* does not fit its readers",
+    ),
+    "two places": (
+        lambda m: m["entries"]["train"]["inputs"][1].update(offset=832 - 64 - 320),
+        "the feature features:0: .* does not fit its readers|overlap",
+    ),
+    "prefix over features": (
+        lambda m: m["entries"]["features"]["inputs"][0].update(offset=768),
+        "'features:0' and 'x' overlap|'x' and 'features:0' overlap",
+    ),
+    "rows of the prefix": (
+        lambda m: m["entries"]["features"]["inputs"][0].update(shape=[3, 3], nbytes=36),
+        "the prefix does not take 2 samples",
     ),
     "originals": (
         lambda m: m.update(originals=["x"]),

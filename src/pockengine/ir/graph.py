@@ -2,13 +2,14 @@
 
     graph   = leaves, outputs {name: value}, updates {leaf name: value}, data {leaf name: array}
     value   = op(value, ...) : type              an immutable node, see ir/op.py
-    leaf    = Input(name) | Param(name) | State(name) | Const(name)
+    leaf    = Input(name) | Feature(name) | Param(name) | State(name) | Const(name)
     type    = dtype[dim, ...]                    dims are integers, see ir/types.py
 
-An Input is given by the caller. A Param is trained or frozen and keeps the source model's name. A
-State lives between steps (optimizer moments, running statistics, the step counter). A Const never
-changes and has no name that a user knows (a folded weight). `updates` maps a Param or State to its
-value after the step. `data` holds the first contents of each Param, State and Const.
+An Input is given by the caller. A Feature is an Input that another entry point of the program
+computes beforehand (passes/prefix.py). A Param is trained or frozen and keeps the source model's
+name. A State lives between steps (optimizer moments, running statistics, the step counter). A Const
+never changes and has no name that a user knows (a folded weight). `updates` maps a Param or State
+to its value after the step. `data` holds the first contents of each Param, State and Const.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -39,6 +40,11 @@ class Leaf(Op):
 @dataclass(frozen=True)
 class Input(Leaf):
     """Given by the caller at every call."""
+
+
+@dataclass(frozen=True)
+class Feature(Input):
+    """Computed beforehand by another entry point, and kept where no entry point writes."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,11 @@ def topological(roots: Iterable[Value], known: Container[Value] = ()) -> list[Va
                 stack.pop()
                 order.setdefault(value)
     return list(order)
+
+
+def persists(op: Op) -> bool:
+    """Whether a leaf's bytes belong to it for as long as the program runs."""
+    return isinstance(op, Leaf) and (isinstance(op, Feature) or not isinstance(op, Input))
 
 
 def leaf(kind: type[Leaf], name: str, like: Array | TensorType) -> Value:

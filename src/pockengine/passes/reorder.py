@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pockengine.errors import GraphError
-from pockengine.ir.graph import Graph, Leaf
+from pockengine.ir.graph import Graph, Leaf, persists
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, Step, check_schedule, storage
 
@@ -184,8 +184,9 @@ def _network(schedule: Schedule, copied: set[str]) -> tuple[_Network, dict[str, 
 
 
 def _connect_blocks(net: _Network, schedule: Schedule, straight: dict[Value, Value]) -> None:
-    """Blocks for all that is stored apart from Params, States and Consts; edges of the data."""
-    graph, blocks = schedule.graph, {v: net.add_block(v) for v in schedule.graph.inputs}
+    """Blocks for all that is stored apart from what persists; edges of the data."""
+    graph = schedule.graph
+    blocks = {v: net.add_block(v) for v in graph.inputs if not persists(v.op)}
     net.given = list(blocks.values())
     producers = schedule.producers()
     blocks |= {v: net.add_block(v) for v in producers if v not in straight}

@@ -8,6 +8,7 @@ logits                =   =     stored by step 2, an output: alive until after t
 
 from dataclasses import dataclass
 
+from pockengine.ir.graph import persists
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, storage
 
@@ -23,14 +24,14 @@ class Lifetime:
 
 
 def lifetimes(schedule: Schedule) -> dict[Value, Lifetime]:
-    """The lifetime of each input and each stored value; Params, States and Consts have none.
+    """The lifetime of each input and each stored value; what persists has none.
 
     Values are in the order in which they are stored. One that is written straight into a leaf is
     left out: it lives where the leaf does.
     """
     after = len(schedule.steps)
     in_place = schedule.in_place_updates()
-    first = {value: BEFORE for value in schedule.graph.inputs}
+    first = {value: BEFORE for value in schedule.graph.inputs if not persists(value.op)}
     first |= {v: i for v, i in schedule.producers().items() if v not in in_place}
     last = dict(first)
     for number, step in enumerate(schedule.steps):

@@ -1,11 +1,11 @@
 """Gives every tensor of a program its bytes in one arena.
 
-    | frozen | trained | state |  inputs, outputs, saved activations, transients, scratch  |
-    '------ persistent --------'----- planned for each entry point by itself --------------'
+    | frozen | trained | state | feature |  inputs, outputs, saved activations, transients, ...  |
+    '----------- persistent -------------'----- planned for each entry point by itself -------'
 
 All entry points of a program (train, evaluate, predict, ...) share the persistent region, leaf by
-name. Each plans its own transients from the same offset on; the arena ends where the largest of
-them does.
+name: weights, states, and what the frozen prefix computed for a whole batch. Each plans its own
+transients from the same offset on; the arena ends where the largest of them does.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pockengine.errors import GraphError, MemoryBudgetError
-from pockengine.ir.graph import Const, Input, Leaf, Param, State
+from pockengine.ir.graph import Const, Feature, Input, Leaf, Param, State, persists
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, check_schedule, storage
 from pockengine.plan.arena import Block, aligned, largest_live, place
 from pockengine.plan.inplace import hosts
 from pockengine.plan.lifetimes import Lifetime, lifetimes
 
-Kind = Literal["frozen", "trained", "state", "input", "output", "saved", "transient", "scratch"]
-PERSISTENT: tuple[Kind, ...] = ("frozen", "trained", "state")
+Kind = Literal[
+    "frozen", "trained", "state", "feature", "input", "output", "saved", "transient", "scratch"
+]
+PERSISTENT: tuple[Kind, ...] = ("frozen", "trained", "state", "feature")
 KINDS: tuple[Kind, ...] = (*PERSISTENT, "input", "output", "saved", "transient", "scratch")
 
 
@@ -79,8 +81,8 @@ class Plan:
     def slot(self, entry: str, value: Value) -> Slot:
         """Where `value` is stored. Raises GraphError when it is not stored in that entry."""
         owner = storage(value)
-        if isinstance(owner.op, Leaf) and not isinstance(owner.op, Input):
-            return self.persistent[owner.op.name]
+        if persists(owner.op):
+            return self.persistent[leaf_name(owner)]
         if owner not in self.entries[entry].slots:
             raise GraphError(f"{value} has no place in the plan of {entry!r}: no step stores it")
         return self.entries[entry].slots[owner]
@@ -144,13 +146,15 @@ def _place_persistent(schedules: Mapping[str, Schedule]) -> dict[str, Slot]:
 
 
 def _persistent_leaves(schedule: Schedule) -> Iterator[tuple[str, Value]]:
-    for kind in (Param, State, Const):
+    for kind in (Param, State, Const, Feature):
         yield from schedule.graph.leaves(kind).items()
 
 
 def _leaf_kind(schedule: Schedule, value: Value) -> Kind:
     if isinstance(value.op, State):
         return "state"
+    if isinstance(value.op, Feature):
+        return "feature"
     return "trained" if leaf_name(value) in schedule.graph.updates else "frozen"
 
 

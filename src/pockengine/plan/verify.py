@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from pockengine.errors import GraphError
-from pockengine.ir.graph import Input, Leaf
+from pockengine.ir.graph import Feature, Input, Leaf
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Step
 from pockengine.plan.planner import EntryPlan, Plan
@@ -56,7 +56,7 @@ class _Simulation:
         schedule = self.entry.schedule
         for leaf in schedule.graph.leaves().values():
             self._claim(-1, leaf, self._range(-1, leaf))
-            if isinstance(leaf.op, Input):
+            if _given(leaf):
                 self._check_transient(-1, str(leaf), self.owners[leaf])
             else:
                 self.leaf_ranges[leaf] = self.owners[leaf]
@@ -174,7 +174,7 @@ class _Simulation:
             self._fail(number, f"has {what} at {where}, outside of the arena of {size:,} bytes")
 
     def _range(self, number: int, value: Value) -> Range:
-        persistent = isinstance(value.op, Leaf) and not isinstance(value.op, Input)
+        persistent = isinstance(value.op, Leaf) and not _given(value)
         slots = self.entry.slots
         slot = self.plan.persistent.get(_name(value)) if persistent else slots.get(value)
         if slot is None:
@@ -197,6 +197,11 @@ def _outside_reads(step: Step) -> Iterator[Value]:
 
 def _owner(value: Value) -> Value:
     return _owner(value.inputs[0]) if value.op.alias else value
+
+
+def _given(leaf: Value) -> bool:
+    """Whether the caller writes it before each run."""
+    return isinstance(leaf.op, Input) and not isinstance(leaf.op, Feature)
 
 
 def _overlap(a: Range, b: Range) -> bool:

@@ -13,7 +13,16 @@ from math import prod
 from typing import Any, NoReturn, TypeVar
 
 from pockengine.errors import ArtifactError
-from pockengine.runtime.program import DTYPES, Entry, Leaf, Shape, Signature, Tensor
+from pockengine.runtime.program import (
+    DTYPES,
+    FEATURES,
+    Entry,
+    Leaf,
+    Prefix,
+    Shape,
+    Signature,
+    Tensor,
+)
 from pockengine.runtime.tensors import nbytes, parse_json
 
 FORMAT, VERSION = "pockengine.program", 2
@@ -54,6 +63,8 @@ def print_manifest(manifest: Manifest) -> str:
         "arena_bytes": s.arena_bytes,
         "batch": s.batch,
         "threads": s.threads,
+        "inputs": list(s.inputs),
+        "prefix": vars(s.prefix) if s.prefix else None,
         "accumulate": s.accumulate,
         "full_batches": s.full_batches,
         "classes": s.classes,
@@ -107,6 +118,9 @@ def parse_manifest(text: bytes) -> Manifest:
         )
     signature = _parse_signature(top)
     _check_places(signature)
+    _check_inputs(signature)
+    if signature.prefix:
+        _check_prefix(signature, signature.prefix)
     originals = tuple(top.texts("originals"))
     _check_names(signature, originals)
     return Manifest(
@@ -130,6 +144,8 @@ def _parse_signature(top: "_Object") -> Signature:
         arena_bytes=top.integer("arena_bytes", most=LARGEST_ARENA),
         batch=top.integer("batch", least=1),
         threads=top.integer("threads", least=1, most=4096),
+        inputs=tuple(top.texts("inputs")),
+        prefix=top.optional("prefix", lambda o, k: _parse_prefix(o.object(k))),
         accumulate=top.integer("accumulate", least=1),
         full_batches=top.flag("full_batches"),
         classes=top.optional("classes", _Object.integer),
@@ -138,6 +154,10 @@ def _parse_signature(top: "_Object") -> Signature:
         memory=top.mapping("memory", _Object.integer),
         scheme=top.text("scheme"),
     )
+
+
+def _parse_prefix(data: "_Object") -> Prefix:
+    return Prefix(data.integer("samples", least=1), data.text("key"))
 
 
 def _parse_entry(data: "_Object") -> Entry:
@@ -227,6 +247,31 @@ def _check_places(signature: Signature) -> None:
     for entry in signature.entries.values():
         _check_disjoint([*leaves, *entry.inputs])
     _check_disjoint(leaves)
+
+
+def _check_inputs(signature: Signature) -> None:
+    """Every input of the model is one of an entry point."""
+    givers = [signature.entries.get(name) for name in ("predict", FEATURES)]
+    known = {t.name for entry in givers if entry for t in entry.inputs}
+    if unknown := [name for name in signature.inputs if name not in known]:
+        raise ArtifactError(f"manifest.json: no entry point takes the input {unknown[0]!r}")
+
+
+def _check_prefix(signature: Signature, prefix: Prefix) -> None:
+    """What the prefix gives for a few samples has one place for the batch, written by none else."""
+    entries = dict(signature.entries)
+    own = entries.pop(FEATURES, Entry((), ()))
+    inputs = [t for entry in entries.values() for t in entry.inputs]
+    for few in own.outputs:
+        places = [t for t in inputs if t.name == few.name]
+        whole = few.nbytes * (signature.batch // prefix.samples)
+        if len(places) != len(entries) or len(set(places)) != 1 or places[0].nbytes != whole:
+            raise ArtifactError(f"manifest.json: the feature {few} does not fit its readers")
+        for tensor in (*own.inputs, *own.outputs):
+            _check_disjoint([places[0], tensor])
+    rows = [t.shape[:1] for t in own.inputs]
+    if signature.batch % prefix.samples or any(not n or n[0] % prefix.samples for n in rows):
+        raise ArtifactError(f"manifest.json: the prefix does not take {prefix.samples} samples")
 
 
 def _all_tensors(signature: Signature) -> Iterator[Tensor]:

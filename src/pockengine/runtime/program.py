@@ -16,6 +16,8 @@ from pockengine.panels import from_panels, to_panels
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
+FEATURES = "features"  # the entry point of the frozen prefix
+
 DTYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
@@ -44,6 +46,11 @@ class Tensor:
         """The tensor in an arena of bytes; writing to it writes to the arena."""
         raw = arena[self.offset : self.offset + self.nbytes]
         return raw.view(DTYPES[self.dtype]).reshape(self.shape)
+
+    def rows(self, arena: Array, count: int) -> Array:
+        """The tensor's bytes in `count` rows of equal size; writing to it writes to the arena."""
+        raw = arena[self.offset : self.offset + self.nbytes]
+        return raw.reshape(count, self.nbytes // count)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{','.join(map(str, self.shape))}]"
@@ -92,6 +99,18 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """The entry point FEATURES, which computes what no step changes, `samples` at a time.
+
+    Its outputs are inputs of the other entry points, under the same names, for a whole batch.
+    `key` is a hash of all that decides them but the samples: the graph and its weights.
+    """
+
+    samples: int
+    key: str
+
+
+@dataclass(frozen=True)
 class Signature:
     """All that a caller must know of a program. Sizes in bytes."""
 
@@ -100,6 +119,8 @@ class Signature:
     arena_bytes: int
     batch: int
     threads: int
+    inputs: tuple[str, ...]  # of the model, in order
+    prefix: Prefix | None = None
     accumulate: int = 1
     full_batches: bool = False  # a batch may not be partly filled: the model mixes its samples
     classes: int | None = None  # labels must lie in 0..classes - 1

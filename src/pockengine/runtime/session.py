@@ -28,6 +28,7 @@ from pockengine.runtime.arrays import (
     write,
 )
 from pockengine.runtime.artifact import load_program
+from pockengine.runtime.prefix import PrefixRunner
 from pockengine.runtime.program import Array, Program, Tensor
 
 STATUS = {
@@ -57,6 +58,9 @@ class Session:
         for leaf in self.signature.leaves.values():
             program.fill(leaf.name, leaf.view(self._arena))
         self._executable = program.start(count)
+        prefix = self.signature.prefix
+        self._prefix = PrefixRunner(self.signature, prefix, self._run) if prefix else None
+        self._inputs = self._model_inputs()
         self._lock = threading.Lock()
         self._closed = False
         self._micro = 0  # batches given to `step` so far
@@ -213,12 +217,24 @@ class Session:
     def _input(self, entry: str, name: str) -> Tensor:
         return next(t for t in self.program.entry(entry).inputs if t.name == name)
 
+    def _model_inputs(self) -> list[Tensor]:
+        """The model's own inputs in order, for a whole batch."""
+        known = {t.name: t for t in self._prefix.inputs} if self._prefix else {}
+        known |= {t.name: t for t in self.program.entry("predict").inputs}
+        return [known[name] for name in self.signature.inputs]
+
+    def _given(self, entry: str) -> list[Tensor]:
+        """What the caller gives an entry point: the model's inputs, and what the loss takes."""
+        own = [t for t in self.program.entry(entry).inputs if t.name in OWN]
+        names = {t.name for t in own}
+        return [t for t in self._inputs if t.name not in names] + own
+
     def _rows_each(self, tensor: Tensor) -> int:
         return rows_each(tensor, self.signature.batch)
 
     def _arrays(self, entry: str, x: Batch, y: Any) -> dict[str, Array]:
         """What the entry point is given, by name, checked but for the number of samples."""
-        inputs = self.program.entry(entry).inputs
+        inputs = self._given(entry)
         arrays = by_name([t for t in inputs if t.name not in OWN], x)
         takes_target = any(t.name == "target" for t in inputs)
         if takes_target and y is None:
@@ -235,7 +251,7 @@ class Session:
         self, entry: str, arrays: Mapping[str, Array], weight: Any
     ) -> Iterator[dict[str, Array]]:
         """Runs all samples, a batch at a time; yields copies of the outputs, without padding."""
-        tensors = [t for t in self.program.entry(entry).inputs if t.name in arrays]
+        tensors = [t for t in self._given(entry) if t.name in arrays]
         batch = self.signature.batch
         count = sample_count(tensors, arrays, batch)
         if count == 0:
@@ -253,7 +269,7 @@ class Session:
         """Checks a batch, then writes it, padded, to its places."""
         self._check_open()
         inputs = self.program.entry(entry).inputs
-        tensors = [t for t in inputs if t.name in arrays]
+        tensors = [t for t in self._given(entry) if t.name in arrays]
         count = sample_count(tensors, arrays, self.signature.batch)
         if not 1 <= count <= self.signature.batch:
             raise InputError(f"{entry} takes 1 to {self.signature.batch} samples, got {count}")
@@ -264,11 +280,14 @@ class Session:
             )
         if "target" in arrays and self.signature.classes is not None:
             check_labels(arrays["target"], self.signature.classes, self.signature.ignore_index)
-        prepared = [(t, arrays[t.name]) for t in tensors]
+        prepared = [(t, arrays[t.name]) for t in inputs if t.name in arrays]
         weighted = [t for t in inputs if t.name == "sample_weight"]
         prepared += [(t, checked_weights(count, weight)) for t in weighted]
         if not weighted and entry != "predict":
             self._check_unweighted(count, weight)
+        if self._prefix:  # first, because it works where the other inputs lie
+            self._prefix.compute(arrays, np.arange(count), self._arena)
+            self._prefix.fill_up(count, self._arena)
         for tensor, array in prepared:
             write(tensor, array, self._arena)
 
