@@ -5,11 +5,15 @@ from math import prod
 
 from pockengine.backends.c import sizes
 from pockengine.backends.c.call import Call, block_of
+from pockengine.backends.c.matmul_splits import PARTS, by_columns, by_panels, by_parts, few_rows
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ir.types import Shape
 from pockengine.ops.matmul import MatMul
 from pockengine.target import Target
+
+FEW = 16  # rows for which reading B in place can be best
+SMALL = 32768  # floats of a result of which there may be several copies
 
 
 def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
@@ -18,19 +22,54 @@ def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
     if a.rank > 2 or b.rank > 2:
         return (_batched_matmul(value, op, x, target),)
     if op.transpose_a:
-        return (_matmul_tn(value, op, x, target),)
-    return (_matmul_rows(value, op, x, target),)
+        return _tn_calls(value, op, x, target)
+    calls = [by_columns(value, op, x, target), _matmul_rows(value, op, x, target)]
+    if value.shape[0] <= FEW:
+        calls.append(few_rows(value, op, x, target))
+    first = _best_rows(value, op, target)
+    return tuple(sorted(calls, key=lambda c: c.variant != first))
 
 
 def matmul_panels(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
     """The same where the second operand is a frozen weight, stored in panels."""
     op = value.op
     assert isinstance(op, MatMul)
-    if not op.transpose_b:
-        return (_rows(value, x[0], x[1], target),)
     (_, columns), depth = value.shape, value.inputs[0].shape[1]
-    pack = f"pk_pack_panels_t({x[1]}, {depth}, {columns}, shared, begin, end);"
-    return (_packing(_rows(value, x[0], "shared", target), value, pack, target),)
+    if op.transpose_b:
+        pack = f"pk_pack_panels_t({x[1]}, {depth}, {columns}, shared, begin, end);"
+        return (_packing(_rows(value, x[0], "shared", target), value, pack, target),)
+    panel = f"{x[1]} + panel * {depth * target.nr}"
+    calls = (by_panels(value, x[0], panel, target), _rows(value, x[0], x[1], target))
+    return calls if _few_tiles(value, target) else calls[::-1]
+
+
+def _best_rows(value: Value, op: MatMul, target: Target) -> str:
+    """The variant for a product whose rows are independent.
+
+    Packing B once and splitting rows is best as soon as every thread has several tiles of rows.
+    With fewer, a thread keeps its own panels in its cache; with very few, packing does not pay: a
+    plain B is read in long rows, a transposed one costs a sum over lanes for each result.
+    """
+    rows, columns = value.shape
+    if rows <= 6 or rows <= (8 if op.transpose_b else 16 if columns >= 512 else 0):
+        return "few"
+    return "columns" if _few_tiles(value, target) else "packed"
+
+
+def _few_tiles(value: Value, target: Target) -> bool:
+    rows, columns = value.shape
+    return rows <= 4 * target.mr and columns > target.nr
+
+
+def _tn_calls(value: Value, op: MatMul, x: list[str], target: Target) -> tuple[Call, ...]:
+    """A result so small that several copies of it stay in the cache is split over what is summed:
+    each thread then reads its own part of both operands.
+    """
+    rows, depth = _matmul_tn(value, op, x, target), value.inputs[0].shape[0]
+    if depth < PARTS * 64:
+        return (rows,)
+    parts = by_parts(value, x, target)
+    return (parts, rows) if value.type.size <= SMALL and depth >= PARTS * 512 else (rows, parts)
 
 
 def _matmul_rows(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
@@ -44,7 +83,7 @@ def _rows(value: Value, a: str, panels: str, target: Target) -> Call:
     (rows, columns), depth = value.shape, value.inputs[0].shape[1]
     to = f"out + b0 * {columns}, {columns}"
     body = f"pk_gemm({a} + b0 * {depth}, {depth}, {panels}, {depth}, {columns}, {to}, b1 - b0, 0);"
-    return Call(rows, (body,), block=block_of(columns, target.mr))
+    return Call(rows, (body,), block=block_of(columns, target.mr), variant="packed")
 
 
 def _packing(call: Call, value: Value, pack: str, target: Target) -> Call:
@@ -65,7 +104,8 @@ def _matmul_tn(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
         raise UnsupportedError(f"the C back end needs {op} rewritten with an explicit transpose")
     at = f"b0, b1, {columns}, {depth}, out, {columns}, 0, work"
     body = f"pk_gemm_tn({x[0]}, {rows}, {x[1]}, {columns}, {at});"
-    return Call(rows, (body,), scratch=sizes.gemm_tn_scratch(columns, target))
+    scratch = sizes.gemm_tn_scratch(columns, target)
+    return Call(rows, (body,), scratch=scratch, variant="rows")
 
 
 def _batched_matmul(value: Value, op: MatMul, x: list[str], target: Target) -> Call:

@@ -227,3 +227,15 @@ void pk_gemm_tn(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1
     } while (k0 < K);
   }
 }
+
+void pk_sum_parts(const float *parts, idx count, idx part, idx row_step, idx col_step, idx N,
+                  float *c, idx row0, idx row1) {
+  for (idx r = row0; r < row1; r++) {
+    for (idx j = 0; j < N; j++) {
+      const float *from = parts + r * row_step + j * col_step;
+      float sum = from[0];
+      for (idx p = 1; p < count; p++) sum += from[p * part];
+      c[r * N + j] = sum;
+    }
+  }
+}

@@ -1,6 +1,7 @@
 /* kernels.c - the whole library as one translation unit. */
 #include "threads.c"
 #include "gemm.c"
+#include "gemm_few.c"
 #include "conv.c"
 #include "depthwise.c"
 #include "bf16.c"
