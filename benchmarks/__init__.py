@@ -9,6 +9,6 @@
     summary.py      medians, ratios, and the tables made of them
     render.py       results/latest.json -> the tables of docs/benchmarks.md and the plot
 
-Beside these, each with a question of its own: kernels.py (single kernels), compile_time.py (import to
-artifact), extra_memory.py (what is kept for the backward pass).
+Beside these, each with a question of its own: kernels.py (single kernels), compile_time.py (import
+to artifact), extra_memory.py (what is kept for the backward pass).
 """

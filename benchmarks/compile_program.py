@@ -1,8 +1,7 @@
 """From a network of full size to a .pock file, with the time of each part as one JSON line.
 
-    python benchmarks/compile_program.py mobilenetv2 full FOLDER [--batch 8] [--threads 2]
+    python -m benchmarks.compile_program mobilenetv2 full FOLDER [--batch 8] [--threads 2]
 
-Also writes a batch to run it on: FOLDER has program.pock and batch.npz (inputs, and `labels`).
 `import_to_artifact` leaves out making the model and importing PyTorch, which are the user's; `cpu`
 are its processor seconds, those of the C compiler included, which a busy machine does not change.
 """
@@ -13,11 +12,10 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from networks import MODELS, arrays
 
 import pockengine as pe
+from benchmarks.networks import MODELS
 
 
 def main() -> None:
@@ -43,8 +41,6 @@ def main() -> None:
     program.save(options.folder / "program.pock")
     clock.append(time.perf_counter())
     cpu = sum(os.times()[:4]) - cpu_before
-    batch = arrays(model.inputs(options.batch)) | {"labels": model.labels(options.batch).numpy()}
-    np.savez(options.folder / "batch.npz", **batch)
     names = ("import", "compile", "save")
     seconds = {n: round(b - a, 2) for n, a, b in zip(names, clock, clock[1:], strict=False)}
     total = {"import_to_artifact": round(clock[-1] - clock[0], 2), "cpu": round(cpu, 2)}

@@ -1,6 +1,6 @@
 """What training takes beyond the weights and inference, everything trained beside the preset.
 
-    python benchmarks/extra_memory.py [--model mobilenetv2] [--batch 8] [--json]
+    python -m benchmarks.extra_memory [--model mobilenetv2] [--batch 8] [--json]
 
 `extra` is the arena of training less the weights and less what inference takes beside them. It can
 be next to nothing, since a sparse backward fits into the place of the forward's peak. So the table
@@ -12,9 +12,9 @@ import argparse
 import json
 
 import torch
-from networks import MODELS
 
 import pockengine as pe
+from benchmarks.networks import MODELS
 from pockengine.compiler import Job, Planned, plan_job
 from pockengine.plan.planner import Plan
 from pockengine.plan.report import extra_training_bytes, table, timeline

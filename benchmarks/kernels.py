@@ -2,6 +2,7 @@
 
     python benchmarks/kernels.py [--target avx512] [--torch]
 
+Pooling and softmax are in GB/s of what they read and write.
 `peak` is the register tile alone on data in the first cache. Every number is the best of several
 runs. With --torch the same products and convolutions (channels last, one thread) are timed beside.
 """
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +59,19 @@ DEPTHWISE = [
     (4, 14, 576, 3, 2),
     (4, 7, 960, 3, 1),
     (4, 14, 240, 5, 1),
+    (4, 28, 120, 5, 2),
+    (4, 14, 384, 7, 1),
+    (1, 14, 576, 3, 1),
 ]
+# n, size, c, kernel, stride
+POOLS = [(4, 112, 64, 3, 2), (4, 56, 64, 2, 2), (4, 28, 96, 3, 1)]
+# rows, columns
+SOFTMAX = [(8 * 12 * 128, 128), (128, 1000), (8, 30522)]
 KERNELS = [
     *("pk_pack_b", "pk_gemm", "pk_gemm_tn", "pk_conv_pack", "pk_conv_pack_t", "pk_conv_rows"),
     *("pk_conv_dx_rows", "pk_conv_dw"),
     *("pk_depthwise_lines", "pk_depthwise_dx_lines", "pk_depthwise_dw"),
+    *("pk_max_pool_lines", "pk_max_pool_grad_lines", "pk_softmax", "pk_softmax_grad"),
 ]
 CONV_FIELDS = [
     *(
@@ -118,8 +128,17 @@ def best(call: Callable[[], object], seconds: float = 0.25) -> float:
     return min(times)
 
 
+def zeros(*shape: int) -> np.ndarray:
+    """On a boundary of 64 bytes, as in a program's arena."""
+    whole = np.zeros(prod(shape) + 16, np.float32)
+    start = -whole.ctypes.data % 64 // 4
+    return whole[start : start + prod(shape)].reshape(shape)
+
+
 def normal(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(shape, np.float32)
+    x = zeros(*shape)
+    np.random.default_rng(0).standard_normal(dtype=np.float32, out=x)
+    return x
 
 
 def peak(k: Kernels) -> float:
@@ -127,18 +146,18 @@ def peak(k: Kernels) -> float:
     rows, inner, cols = k.target.mr * 20, 256, k.target.nr
     call = k.bind(
         "pk_gemm", normal(rows, inner), inner, normal(inner, cols), inner, cols,
-        np.zeros((rows, cols), np.float32), cols, rows, 0,
+        zeros(rows, cols), cols, rows, 0,
     )  # fmt: skip
     return 2e-9 * rows * inner * cols / best(call)
 
 
 def product_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
     for rows, inner, cols in PRODUCTS:
-        a, b, c = normal(rows, inner), normal(inner, cols), np.zeros((rows, cols), np.float32)
-        packed = np.zeros(sizes.packed_size(inner, cols, k.target), np.float32)
+        a, b, c = normal(rows, inner), normal(inner, cols), zeros(rows, cols)
+        packed = zeros(sizes.packed_size(inner, cols, k.target))
         k.bind("pk_pack_b", b, cols, 1, inner, cols, packed, 0, sizes.panels(cols, k.target))()
-        scratch = np.zeros(sizes.gemm_tn_scratch(cols, k.target), np.float32)
-        dw = np.zeros((inner, cols), np.float32)
+        scratch = zeros(sizes.gemm_tn_scratch(cols, k.target))
+        dw = zeros(inner, cols)
         times = [
             best(k.bind("pk_gemm", a, inner, packed, inner, cols, c, cols, rows, 0)),
             best(
@@ -155,7 +174,7 @@ def conv_case(n: int, size: int, c: int, o: int, kernel: int, stride: int, group
     pad = kernel // 2
     out = (size + 2 * pad - kernel) // stride + 1
     g = Conv(n, size, size, c, out, out, o, kernel, kernel, stride, stride, pad, pad, 1, 1, groups)
-    x, y = normal(n, size, size, c), np.zeros((n, out, out, o), np.float32)
+    x, y = normal(n, size, size, c), zeros(n, out, out, o)
     return g, x, normal(kernel, kernel, c // groups, o), y, 2e-9 * y.size * kernel**2 * c // groups
 
 
@@ -164,18 +183,17 @@ def conv_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
         n, size, c, o, kernel, stride = case
         g, x, w, y, _ = conv_case(*case, 1)
         flops, taps = 2e-9 * y.size * kernel**2 * c, kernel**2
-        dx, dw = np.zeros_like(x), np.zeros_like(w)
-        wp = np.zeros(sizes.conv_packed_size(taps, c, o, 1, k.target), np.float32)
-        wp_t = np.zeros(sizes.conv_packed_size(taps, o, c, 1, k.target), np.float32)
+        dx, dw = zeros(*x.shape), zeros(*w.shape)
+        wp = zeros(sizes.conv_packed_size(taps, c, o, 1, k.target))
+        wp_t = zeros(sizes.conv_packed_size(taps, o, c, 1, k.target))
         k.bind("pk_conv_pack", g, w, wp, 0, sizes.panels(o, k.target))()
         k.bind("pk_conv_pack_t", g, w, wp_t, 0, sizes.panels(c, k.target))()
-        scratch = np.zeros(
+        scratch = zeros(
             max(
                 sizes.conv_rows_scratch(taps, c, 1, k.target),
                 sizes.conv_dx_scratch(taps, c, o, 1, k.target),
                 sizes.conv_dw_scratch(o, 1, k.target),
-            ),
-            np.float32,
+            )
         )
         calls = [
             k.bind("pk_conv_rows", g, x, wp, y, o, 0, n * g.oh * g.ow, scratch),
@@ -193,7 +211,7 @@ def depthwise_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]
     for n, size, c, kernel, stride in DEPTHWISE:
         g, x, w, y, _ = conv_case(n, size, c, c, kernel, stride, c)
         flops = 2e-9 * y.size * kernel**2
-        dx, dw = np.zeros_like(x), np.zeros_like(w)
+        dx, dw = zeros(*x.shape), zeros(*w.shape)
         calls = [
             k.bind("pk_depthwise_lines", g, x, w, y, 0, n * g.oh),
             k.bind("pk_depthwise_dx_lines", g, y, w, dx, 0, n * size),
@@ -215,6 +233,53 @@ def torch_conv(torch, x, w, kernel: int, stride: int, groups: int) -> list[Calla
         lambda: torch.convolution(tx, tw, None, *fields),
         lambda: backward(y, tx, tw, None, *fields, [True, False, False]),
         lambda: backward(y, tx, tw, None, *fields, [False, True, False]),
+    ]
+
+
+def pool_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
+    for n, size, c, kernel, stride in POOLS:
+        g, x, _, y, _ = conv_case(n, size, c, c, kernel, stride, c)
+        dx = zeros(*x.shape)
+        calls = [
+            k.bind("pk_max_pool_lines", g, x, y, 0, n * g.oh),
+            k.bind("pk_max_pool_grad_lines", g, y, x, y, dx, 0, n * size),
+        ]
+        calls[0]()
+        calls += torch_pool(torch, x, kernel, stride) if torch else []
+        moved = [1e-9 * (x.nbytes + y.nbytes), 2e-9 * (x.nbytes + y.nbytes)] * 2
+        name = f"{n}x{size}x{size}x{c}, {kernel}x{kernel}/{stride}"
+        yield name, [m / best(f) for m, f in zip(moved, calls, strict=False)]
+
+
+def softmax_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
+    for rows, cols in SOFTMAX:
+        x, y, dx = normal(rows, cols), zeros(rows, cols), zeros(rows, cols)
+        calls = [
+            k.bind("pk_softmax", x, cols, y, 0, rows),
+            k.bind("pk_softmax_grad", x, y, cols, dx, 0, rows),
+        ]
+        calls[0]()
+        calls += torch_softmax(torch, x, y) if torch else []
+        moved = [2e-9 * x.nbytes, 3e-9 * x.nbytes] * 2
+        yield f"{rows:6} x {cols:5}", [m / best(f) for m, f in zip(moved, calls, strict=False)]
+
+
+def torch_pool(torch, x, kernel: int, stride: int) -> list[Callable[[], object]]:
+    """Maximum and its gradient, channels last."""
+    tx = torch.from_numpy(x).permute(0, 3, 1, 2)
+    fields = ([kernel] * 2, [stride] * 2, [kernel // 2] * 2, [1, 1], False)
+    dy, at = torch.ops.aten.max_pool2d_with_indices(tx, *fields)
+    return [
+        lambda: torch.ops.aten.max_pool2d_with_indices(tx, *fields),
+        lambda: torch.ops.aten.max_pool2d_with_indices_backward(dy, tx, *fields, at),
+    ]
+
+
+def torch_softmax(torch, x, y) -> list[Callable[[], object]]:
+    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+    return [
+        lambda: tx.softmax(1),
+        lambda: torch.ops.aten._softmax_backward_data(tx, ty, 1, torch.float32),
     ]
 
 
@@ -246,6 +311,8 @@ def main() -> None:
     )
     table("convolution", three + beside, conv_rows(k, torch))
     table("depthwise", three + beside, depthwise_rows(k, torch))
+    table("max pooling, GB/s", three[:2] + beside[:2], pool_rows(k, torch))
+    table("softmax, GB/s", three[:2] + beside[:2], softmax_rows(k, torch))
 
 
 if __name__ == "__main__":

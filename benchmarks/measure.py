@@ -115,7 +115,7 @@ def prepare(workload: str, folder: Path, threads: int) -> None:
 
 def start(contender: str, workload: str, scheme: str, folder: Path, threads: int) -> Worker:
     arguments = [contender, workload, scheme, str(folder), str(threads)]
-    errors = tempfile.TemporaryFile("w+")
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the process has stopped
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.worker", *arguments],
         stdin=subprocess.PIPE,

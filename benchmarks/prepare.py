@@ -2,8 +2,9 @@
 
     python -m benchmarks.prepare WORKLOAD FOLDER THREADS
 
-FOLDER gets full.pock, sparse.pock, weights.npz (the PyTorch model's state dict), batch.npz (inputs
-and `labels`), facts.json (`trained`: scheme -> names of the tensors that it trains; `weight_bytes`).
+FOLDER gets full.pock and sparse.pock, weights.npz (the PyTorch model's state dict), batch.npz
+(inputs, and the labels as `target`) and facts.json (`trained`: scheme -> names of what it trains;
+`weight_bytes`).
 """
 
 import json
@@ -36,7 +37,7 @@ def main() -> None:
         ).save(folder / f"{scheme}.pock")
     weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
     np.savez(folder / "weights.npz", **weights)
-    np.savez(folder / "batch.npz", **arrays(inputs), labels=labels.numpy())
+    np.savez(folder / "batch.npz", **arrays(inputs), target=labels.numpy())
     trained = {scheme: sorted(model.scheme(graph, scheme).shares) for scheme in SCHEMES}
     facts = {"trained": trained, "weight_bytes": sum(w.nbytes for w in weights.values())}
     (folder / "facts.json").write_text(json.dumps(facts))

@@ -15,28 +15,11 @@ import importlib
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS, Case, Missing, Step
-
-WARM_SECONDS = 0.05
-
-
-def turn(step: Step, budget: float) -> list[float]:
-    """Seconds of single steps, within about `budget`; what the last turn left is warmed up first."""
-    clock, seconds = time.perf_counter, []
-    end = clock() + min(WARM_SECONDS, budget)
-    step()
-    while clock() < end:
-        step()
-    end = clock() + budget
-    while not seconds or clock() < end:
-        start = clock()
-        step()
-        seconds.append(clock() - start)
-    return seconds
+from pockengine.analysis.measure import timed_calls
 
 
 def first_steps(step: Step) -> float:
@@ -80,7 +63,7 @@ def main() -> None:
             step, facts = begin()
             answer(loss=first_steps(step), **facts)
         elif word == "turn" and step:
-            answer(seconds=turn(step, float(rest[0])))
+            answer(seconds=timed_calls(step, float(rest[0])))
 
 
 if __name__ == "__main__":

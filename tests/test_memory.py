@@ -1,4 +1,4 @@
-"""Planned = arena = what a process takes. Full-size networks are in benchmarks/memory.py."""
+"""Planned = arena = what a process takes. Full-size networks are in the benchmarks."""
 
 import json
 import subprocess
@@ -14,9 +14,6 @@ from torch import nn
 import pockengine as pe
 from pockengine.compiler import Job, plan_job
 from pockengine.plan.report import extra_training_bytes
-
-HERE = Path(__file__).parent
-BENCHMARKS = HERE.parent / "benchmarks"
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -78,8 +75,9 @@ def test_a_process_grows_by_the_plan(scheme: str, tmp_path: Path) -> None:
     program = pe.compile(graph, scheme=chosen, batch=16, target=pe.Target.host(threads=2))
     program.save(tmp_path / "program.pock")
     x = np.random.default_rng(0).standard_normal((16, 3, 96, 96)).astype(np.float32)
-    np.savez(tmp_path / "batch.npz", x=x, labels=np.arange(16) % 5)
-    command = [sys.executable, str(BENCHMARKS / "process_growth.py"), str(tmp_path)]
+    np.savez(tmp_path / "batch.npz", x=x, target=np.arange(16) % 5)
+    files = str(tmp_path / "program.pock"), str(tmp_path / "batch.npz")
+    command = [sys.executable, "-m", "pockengine.analysis.measure", *files, "train"]
     found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert found["planned"] == found["arena"] == program.peak_bytes > 20e6
     assert abs(found["private"] - found["planned"]) <= 0.05 * found["planned"] + 4e6

@@ -1,5 +1,6 @@
-"""Who takes part. Each module has `load(case, variant)`: it brings the model's weights into memory and
-returns a function that makes the training step (and facts worth reporting of it).
+"""Who takes part. Each module has `load(case, variant)`, which brings the weights into memory.
+
+It returns a function that makes the training step, and facts worth reporting of it.
 """
 
 import json
@@ -47,7 +48,7 @@ class Case:
 
     def batch(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         inputs = self.arrays("batch.npz")
-        labels = inputs.pop("labels")
+        labels = inputs.pop("target")
         return inputs, labels
 
     @property

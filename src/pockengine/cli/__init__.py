@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from pockengine.cli.bench import bench
 from pockengine.cli.check import check
 from pockengine.cli.compile import compile_
 from pockengine.cli.demo import demo
@@ -44,6 +45,7 @@ app.command()(check)
 app.command()(plan)
 app.command("compile")(compile_)
 app.command()(inspect)
+app.command()(bench)
 app.command()(doctor)
 
 

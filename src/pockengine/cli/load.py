@@ -18,10 +18,14 @@ from pockengine.scheme import PRESETS, UpdateScheme
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model that is there. Loading or checking it may still raise ImportModelError."""
+    """A model that is there. Loading or checking it may still raise ImportModelError.
+
+    `torch` is the PyTorch module and its example inputs, for a model that comes from one.
+    """
 
     load: Callable[[], Graph]
     check: Callable[[], list[Unsupported]]
+    torch: tuple[Any, Any] | None = None
 
 
 def find_model(model: str, dims: list[str] | None = None) -> FoundModel:
@@ -41,7 +45,8 @@ def find_model(model: str, dims: list[str] | None = None) -> FoundModel:
         )
     front_end = _torch_front_end()
     made = _call_factory(_find_factory(module, function), model)
-    return FoundModel(partial(front_end.import_torch, *made), partial(front_end.check_torch, *made))
+    load, check = partial(front_end.import_torch, *made), partial(front_end.check_torch, *made)
+    return FoundModel(load, check, made)
 
 
 def _torch_front_end() -> Any:

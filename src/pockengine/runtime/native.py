@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from pockengine.errors import ArtifactError
 from pockengine.runtime.program import Array
 
@@ -40,6 +42,11 @@ class NativeExecutable:
         address = ctypes.c_void_p(arena.ctypes.data)
         status = self._functions[entry](address, ctypes.c_size_t(arena.nbytes), self._pool)
         return int(status)
+
+    def step_seconds(self, entry: str, steps: int) -> Array:
+        """Seconds of each step, added up since they were last set to 0; timed code has them."""
+        counters = (ctypes.c_double * steps).in_dll(self._library, f"pock_{entry}_seconds")
+        return np.ctypeslib.as_array(counters)
 
     def close(self) -> None:
         """Stops the threads."""
