@@ -156,9 +156,9 @@ def _begin(worker: Worker, seconds: float) -> None:
         if not worker.missing:
             worker.begin(seconds)
     except ContenderFailed as error:
-        if worker.contender == OURS:
-            raise
         worker.missing = str(error)
+    if worker.contender == OURS and worker.missing:
+        raise ContenderFailed(worker.missing)
 
 
 def check_same_start(workers: list[Worker]) -> None:

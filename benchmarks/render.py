@@ -169,6 +169,7 @@ def rendered(page: str, figures: Figures) -> str:
 def plot(figures: Figures, path: Path) -> None:
     """Bars of step times, the best peer's full step of each workload being 1. Needs matplotlib."""
     pyplot = importlib.import_module("matplotlib.pyplot")
+    pyplot.rcParams["svg.hashsalt"] = "pockengine"  # the same figures give the same file
     workloads = [w for w in figures["workloads"] if "best_peer_full" in w["ratios"]]
     figure, axes = pyplot.subplots(figsize=(9, 0.9 + 0.75 * len(workloads)), layout="constrained")
     for row, w in enumerate(workloads):

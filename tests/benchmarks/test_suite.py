@@ -32,7 +32,7 @@ def figures() -> dict[str, Any]:
         "sparse": {OURS: cell(1, 10), EAGER: cell(5, 40), summary.TENSORFLOW: {"missing": "why"}},
     }
     ratios, memory = summary.ratios(schemes), summary.memory(schemes)
-    workload = {"title": "a network", **schemes, "ratios": ratios, "memory": memory}
+    workload = {"name": "net", "title": "a network", **schemes, "ratios": ratios, "memory": memory}
     return {"workloads": [workload], "commit": "0" * 40, "date": "today", **summary.machine(2)}
 
 
@@ -64,6 +64,14 @@ def test_the_page_is_written_between_its_marks(figures: dict[str, Any]) -> None:
 def test_every_part_is_on_the_page(part: str, figures: dict[str, Any]) -> None:
     assert f"<!-- figures: {part} -->" in render.PAGE.read_text()
     assert render.PARTS[part](figures)
+
+
+def test_the_plot_is_the_same_for_the_same_figures(figures: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name in ("one.svg", "two.svg"):
+        render.plot(figures, tmp_path / name)
+    assert "a network" in (tmp_path / "one.svg").read_text()
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
     python -m pockengine.analysis.measure PROGRAM.pock BATCH.npz ENTRY
 
 loads the program in this fresh process, calls the entry point on the batch (arrays by name, the
-labels are `target`) and prints a line of JSON, in bytes. Imports NumPy and the runtime, nothing else.
+labels are `target`) and prints a line of JSON, in bytes. Imports NumPy and the runtime alone.
 """
 
 import json
