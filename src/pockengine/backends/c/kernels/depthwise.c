@@ -61,29 +61,39 @@ typedef struct {
 
 /* ----------------------------------------------------------------------- any geometry */
 
+/* One vector of one output pixel; x and w point at its first tap. */
+#define SUM_TAPS(name, vector)                                                                   \
+  static void name(const dw_view *v, dw_taps rows, dw_taps columns, const float *x,              \
+                   const float *w, float *out) {                                                 \
+    idx c = v->c, x_row = rows.at_step * v->columns.in * c;                                      \
+    idx w_row = rows.k_step * v->columns.kernel * c;                                             \
+    vector sum = {0}, input, weight;                                                             \
+    for (idx r = 0; r < rows.count; r++) {                                                       \
+      for (idx k = 0; k < columns.count; k++) {                                                  \
+        memcpy(&input, x + r * x_row + k * columns.at_step * c, sizeof input);                   \
+        memcpy(&weight, w + r * w_row + k * columns.k_step * c, sizeof weight);                  \
+        sum += input * weight;                                                                   \
+      }                                                                                          \
+    }                                                                                            \
+    memcpy(out, &sum, sizeof sum);                                                               \
+  }
+SUM_TAPS(sum_vector, vf)
+SUM_TAPS(sum_four, v4f)
+SUM_TAPS(sum_single, float)
+
 static void any_pixel(const dw_view *v, dw_taps rows, dw_taps columns, const float *in,
                       float *out) {
-  idx c = v->c, width = v->columns.in, vector = c < POCK_VW ? 1 : POCK_VW;
-  in += (rows.at * width + columns.at) * c;
-  const float *weight = v->weight + (rows.k * v->columns.kernel + columns.k) * c;
-  for (idx i = 0; i < c; i += vector) {
-    idx at = idx_min(i, c - vector);
-    vf sum = {};
-    float single = 0;
-    for (idx r = 0; r < rows.count; r++) {
-      const float *x = in + r * rows.at_step * width * c + at;
-      const float *w = weight + r * rows.k_step * v->columns.kernel * c + at;
-      for (idx k = 0; k < columns.count; k++, x += columns.at_step * c, w += columns.k_step * c) {
-        if (vector == 1)
-          single += *x * *w;
-        else
-          sum += vf_load(x) * vf_load(w);
-      }
-    }
-    if (vector == 1)
-      out[at] = single;
+  idx c = v->c, lanes = c >= POCK_VW ? POCK_VW : c >= 4 ? 4 : 1;
+  const float *x = in + (rows.at * v->columns.in + columns.at) * c;
+  const float *w = v->weight + (rows.k * v->columns.kernel + columns.k) * c;
+  for (idx i = 0; i < c; i += lanes) {
+    idx at = idx_min(i, c - lanes);
+    if (lanes == POCK_VW)
+      sum_vector(v, rows, columns, x + at, w + at, out + at);
+    else if (lanes == 4)
+      sum_four(v, rows, columns, x + at, w + at, out + at);
     else
-      vf_store(out + at, sum);
+      sum_single(v, rows, columns, x + at, w + at, out + at);
   }
 }
 
@@ -189,7 +199,7 @@ typedef void line_fn(const dw_view *v, dw_taps rows, const float *in, float *lin
   static void line_##kw##_2(const dw_view *v, dw_taps rows, const float *in, float *line) {      \
     gather_line(v, rows, kw, 2, in, line);                                                       \
   }                                                                                              \
-  static void pairs_##kw(const dw_view *v, dw_taps rows, const float *in, float *line) {         \
+  static void dx_pairs_##kw(const dw_view *v, dw_taps rows, const float *in, float *line) {      \
     pairs_line(v, rows, kw, in, line);                                                           \
   }
 LINES(3)
@@ -197,9 +207,9 @@ LINES(5)
 LINES(7)
 
 static line_fn *find_line(const dw_view *v) {
-  static line_fn *const table[3][3] = {{line_3_1, line_3_2, pairs_3},
-                                       {line_5_1, line_5_2, pairs_5},
-                                       {line_7_1, line_7_2, pairs_7}};
+  static line_fn *const table[3][3] = {{line_3_1, line_3_2, dx_pairs_3},
+                                       {line_5_1, line_5_2, dx_pairs_5},
+                                       {line_7_1, line_7_2, dx_pairs_7}};
   const dw_axis *a = &v->columns;
   int known = a->kernel == 3 || a->kernel == 5 || a->kernel == 7;
   if (!known || a->stride > 2 || a->dilation != 1 || v->c < POCK_VW) return any_line;

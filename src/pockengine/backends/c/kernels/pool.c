@@ -50,9 +50,11 @@ PK_INLINE void store_part(float *to, vf v, idx n) {
 PK_INLINE void max_channels(const pk_conv *g, const float *image, pool_window v, pool_window h,
                             float *out, idx n) {
   vf most = vf_splat(-INFINITY);
-  for (idx y = v.begin; y < v.end; y += v.step) {
-    for (idx x = h.begin; x < h.end; x += h.step)
-      most = vf_extreme(most, load_part(image + (y * g->w + x) * g->c, n), 1);
+  const float *line = image + (v.begin * g->w + h.begin) * g->c;
+  for (idx y = v.begin; y < v.end; y += v.step, line += v.step * g->w * g->c) {
+    const float *from = line;
+    for (idx x = h.begin; x < h.end; x += h.step, from += h.step * g->c)
+      most = vf_extreme(most, load_part(from, n), 1);
   }
   store_part(out, most, n);
 }
@@ -86,9 +88,10 @@ PK_INLINE void max_channels_grad(const pk_conv *g, const pool_lines *s, pool_win
                                  pool_window h, idx at, idx c, idx n) {
   vf most = load_part(s->y + at, n), grad = load_part(s->dy + at, n);
   vi open = ~(vi){}; /* channels whose maximum is still to come */
-  for (idx y = v.begin; y < idx_min(v.end, s->y1); y += v.step) {
-    for (idx x = h.begin; x < h.end; x += h.step) {
-      idx from = (y * g->w + x) * g->c + c;
+  idx line = (v.begin * g->w + h.begin) * g->c + c, end = idx_min(v.end, s->y1);
+  for (idx y = v.begin; y < end; y += v.step, line += v.step * g->w * g->c) {
+    idx from = line;
+    for (idx x = h.begin; x < h.end; x += h.step, from += h.step * g->c) {
       vi first = open & (load_part(s->x + from, n) == most);
       open &= ~first;
       if (y < s->y0) continue;
