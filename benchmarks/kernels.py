@@ -69,7 +69,7 @@ POOLS = [(4, 112, 64, 3, 2), (4, 56, 64, 2, 2), (4, 28, 96, 3, 1)]
 SOFTMAX = [(8 * 12 * 128, 128), (128, 1000), (8, 30522)]
 KERNELS = [
     *("pk_pack_b", "pk_gemm", "pk_gemm_tn", "pk_conv_pack", "pk_conv_pack_t", "pk_conv_rows"),
-    *("pk_conv_dx_rows", "pk_conv_dw"),
+    *("pk_conv_dx_rows", "pk_conv_dw", "pk_winograd_pack", "pk_winograd_rows", "pk_winograd_dw"),
     *("pk_depthwise_lines", "pk_depthwise_dx_lines", "pk_depthwise_dw"),
     *("pk_max_pool_lines", "pk_max_pool_grad_lines", "pk_softmax", "pk_softmax_grad"),
 ]
@@ -207,6 +207,32 @@ def conv_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
         )
 
 
+def winograd_rows(k: Kernels) -> Iterator[tuple[str, list[float]]]:
+    """By the multiplications of the plain sum; y and dx with the transform of the weights."""
+    for n, size, c, o, kernel, stride in CONVOLUTIONS:
+        if (kernel, stride) == (3, 1):
+            g, x, w, y, flops = conv_case(n, size, c, o, kernel, stride, 1)
+            calls = [call for m in (2, 4) for call in winograd_calls(k, g, m, x, w, y)]
+            yield f"{n}x{size}x{size}x{c} -> {o}", [flops / best(f) for f in calls]
+
+
+def winograd_calls(
+    k: Kernels, g: Conv, m: int, x: np.ndarray, w: np.ndarray, y: np.ndarray
+) -> list[Callable[[], object]]:
+    """Forward and both gradients; the number of channels stays, so dx has the geometry of y."""
+    u = np.zeros(sizes.winograd_packed_size(m, g.c, g.o, k.target), np.float32)
+    floats = sizes.winograd_scratch(m, g.c, g.o, k.target), sizes.winograd_dw_scratch(m, k.target)
+    scratch, out = np.zeros(max(floats), np.float32), np.zeros_like(y)
+    rows = k.bind("pk_winograd_rows", g, m, x, u, out, 0, g.n * g.oh * g.ow, scratch)
+    pack, pack_turned = (
+        k.bind("pk_winograd_pack", g, m, turned, w, u, 0, sizes.panels(g.o, k.target))
+        for turned in (0, 1)
+    )
+    blocks = sizes.winograd_dw_blocks(g.c, g.o)
+    dw = k.bind("pk_winograd_dw", g, m, x, y, np.zeros_like(w), 0, blocks, scratch)
+    return [lambda: (pack(), rows()), lambda: (pack_turned(), rows()), dw]
+
+
 def depthwise_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
     for n, size, c, kernel, stride in DEPTHWISE:
         g, x, w, y, _ = conv_case(n, size, c, c, kernel, stride, c)
@@ -310,6 +336,8 @@ def main() -> None:
         product_rows(k, torch),
     )
     table("convolution", three + beside, conv_rows(k, torch))
+    columns = [f"F({m}) {name}" for m in (2, 4) for name in three]
+    table("3x3 convolution, Winograd", columns, winograd_rows(k))
     table("depthwise", three + beside, depthwise_rows(k, torch))
     table("max pooling, GB/s", three[:2] + beside[:2], pool_rows(k, torch))
     table("softmax, GB/s", three[:2] + beside[:2], softmax_rows(k, torch))

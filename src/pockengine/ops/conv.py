@@ -349,6 +349,7 @@ def _cases(rng: np.random.Generator) -> Iterator[tuple[Conv, Array, Array, Array
         (Conv((2, 2), same, (1, 1), 4, False), 4, 4, (5, 5), (3, 3)),
         (Conv((1, 1), none, (1, 1), 1, False), 3, 2, (1, 1), (1, 1)),
         (Conv((2,), ((1, 0),), (1,), 2, False), 2, 4, (7,), (3,)),
+        (Conv((1, 1), same, (1, 1), 1, False), 9, 10, (6, 5), (3, 3)),
         (Conv((1, 1, 1), ((1, 1),) * 3, (1, 1, 1), 1, False), 2, 2, (2, 3, 2), (3, 1, 3)),
     ]
     for op, inputs, outputs, size, kernel in cases:

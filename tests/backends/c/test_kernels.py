@@ -126,6 +126,9 @@ CONVS = [
     (2, 20, 20, 4, 8, 3, 3, 1, 1, 1, 1, 1, 1, 4, 1, 1),
     (1, 3, 3, 700, 2, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0),
     (1, 2, 2, 3, 4, 3, 3, 1, 1, 2, 2, 1, 1, 1, 2, 2),
+    (1, 13, 12, 3, 5, 9, 9, 1, 1, 4, 4, 1, 1, 1, 4, 4),
+    (1, 1, 140, 2, 3, 1, 128, 1, 2, 0, 30, 1, 1, 1, 0, 40),
+    (1, 20, 10, 2, 4, 9, 10, 3, 2, 4, 4, 2, 1, 2, 4, 4),
 ]
 DEPTHWISE = [
     (*(2, 7, 7, c, c, s, s, t, t, s // 2, s // 2, 1, 1, c), s // 2, s // 2)
@@ -237,6 +240,51 @@ def test_conv(k: Kernels, case: tuple[int, ...]) -> None:
         k("pk_conv_dw", g, x, dy, dw.array, r0, r1, scratch.array)
     scratch.check()
     assert_close(dw.check(), dw_want)
+
+
+WINOGRAD = [
+    (2, 7, 7, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+    (3, 14, 9, 16, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+    (1, 30, 29, 40, 70, 3, 3, 1, 1, 0, 0, 1, 1, 1, 0, 0),
+    (2, 1, 2, 3, 4, 3, 3, 1, 1, 2, 2, 1, 1, 1, 2, 2),
+    (1, 8, 13, 17, 9, 3, 3, 1, 1, 2, 0, 1, 1, 1, 1, 2),
+    (5, 12, 12, 100, 130, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+    (1, 3, 3, 1, 1, 3, 3, 1, 1, 0, 0, 1, 1, 1, 0, 0),
+]
+WINOGRAD_TOLERANCE = {2: 2e-6, 4: 4e-6}
+
+
+def winograd(k: Kernels, g: Conv, m: int, x: np.ndarray, w: np.ndarray, turned: int) -> np.ndarray:
+    u = Poisoned(sizes.winograd_packed_size(m, g.c, g.o, k.target))
+    for p0, p1 in halves(sizes.panels(g.o, k.target)):
+        k("pk_winograd_pack", g, m, turned, w, u.array, p0, p1)
+    u.check()
+    y = Poisoned((g.n, g.oh, g.ow, g.o))
+    scratch = Poisoned(sizes.winograd_scratch(m, g.c, g.o, k.target))
+    for line0, line1 in halves(g.n * g.oh):
+        k("pk_winograd_rows", g, m, x, u.array, y.array, line0 * g.ow, line1 * g.ow, scratch.array)
+    scratch.check()
+    return y.check()
+
+
+def exchanged(g: Conv) -> Conv:
+    """The convolution from y to x that the gradient of x is."""
+    sides = (g.n, g.oh, g.ow, g.o, g.h, g.w, g.c)
+    return Conv(*sides, 3, 3, 1, 1, 2 - g.ph, 2 - g.pw, 1, 1, 1)
+
+
+@pytest.mark.parametrize("m", WINOGRAD_TOLERANCE)
+@pytest.mark.parametrize("case", WINOGRAD, ids=str)
+def test_winograd(k: Kernels, case: tuple[int, ...], m: int) -> None:
+    g, x, w, dy, (y_want, dx_want, dw_want) = conv_case(case)
+    tolerance = WINOGRAD_TOLERANCE[m]
+    assert_close(winograd(k, g, m, x, w, 0), y_want, tolerance)
+    assert_close(winograd(k, exchanged(g), m, dy, w, 1), dx_want, tolerance)
+    dw, scratch = Poisoned(dw_want.shape), Poisoned(sizes.winograd_dw_scratch(m, k.target))
+    for b0, b1 in halves(sizes.winograd_dw_blocks(g.c, g.o)):
+        k("pk_winograd_dw", g, m, x, dy, dw.array, b0, b1, scratch.array)
+    scratch.check()
+    assert_close(dw.check(), dw_want, tolerance)
 
 
 @pytest.mark.parametrize("case", DEPTHWISE, ids=str)

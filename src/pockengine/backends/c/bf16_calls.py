@@ -106,9 +106,10 @@ def conv_input_grad(value: Value, x: list[str], target: Target) -> tuple[Call, .
     return (_packed_wide(value, conv_calls.conv_input_grad(value, x, target), x[1], 1),)
 
 
-def _packed_wide(value: Value, call: Call, w: str, transposed: int) -> Call:
-    """The call of a convolution with a weight of floats, its packing from bf16."""
-    if not call.pack or value.inputs[0].dtype == "bf16":
+def _packed_wide(value: Value, calls: tuple[Call, ...], w: str, transposed: int) -> Call:
+    """The gathering one of a convolution's calls with a weight of floats, packed from bf16."""
+    call = next((c for c in calls if c.variant == "gather"), None)
+    if call is None or value.inputs[0].dtype == "bf16":
         raise UnsupportedError(
             f"the C back end takes bf16 for the weight of a dense convolution, got {value.op}"
         )

@@ -15,15 +15,17 @@ class Call:
     """C statements for the items of one value.
 
     `body` may use b0, b1, out, work (this thread's workspace of `scratch` floats) and shared (a
-    workspace of `shared` floats for all threads, filled by `pack` over `pack_items` before).
+    workspace of `shared` floats for all threads). `pack` over `pack_items` runs before, with the
+    same names but begin, end for b0, b1.
     `checks` are C conditions that must hold before anything runs. `rows` says that an item is a
-    whole row. `variant` tells several implementations of one value apart; they have the same items
-    and rows.
+    whole row. Ranges of items start at multiples of `multiple`. `variant` tells several
+    implementations of one value apart; they have the same items and rows.
     """
 
     items: int
     body: tuple[str, ...]
     block: int = WHOLE
+    multiple: int = 1
     rows: bool = True
     pack_items: int = 0
     pack: tuple[str, ...] = ()

@@ -17,6 +17,9 @@ from pockengine.ir.schedule import storage
 from pockengine.target import Target
 
 _SEVERAL: dict[str, Candidates] = {
+    "conv": conv_calls.conv,
+    "conv_input_grad": conv_calls.conv_input_grad,
+    "conv_weight_grad": conv_calls.conv_weight_grad,
     "matmul": matmul_calls.matmul,
     "matmul_panels": matmul_calls.matmul_panels,
     "matmul_bf16": bf16_calls.matmul,
@@ -24,9 +27,6 @@ _SEVERAL: dict[str, Candidates] = {
     "conv_input_grad_bf16": bf16_calls.conv_input_grad,
 }
 _WRITERS: dict[str, Writer] = {
-    "conv": conv_calls.conv,
-    "conv_input_grad": conv_calls.conv_input_grad,
-    "conv_weight_grad": conv_calls.conv_weight_grad,
     "max_pool": pool_calls.max_pool,
     "max_pool_grad": pool_calls.max_pool_grad,
     "avg_pool": pool_calls.avg_pool,

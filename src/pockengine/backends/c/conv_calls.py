@@ -1,6 +1,6 @@
 """Convolutions, channels last, as implicit matrix products."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from pockengine.backends.c import depthwise_calls, sizes
@@ -11,6 +11,9 @@ from pockengine.ir.types import Shape
 from pockengine.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from pockengine.target import Target
 
+WINOGRAD_CHANNELS = 8  # from which on the transforms of tiles pay
+WINOGRAD_WEIGHT = 4_000_000  # floats of a transformed weight that a third cache keeps beside others
+
 
 @dataclass(frozen=True)
 class _Geometry:
@@ -20,6 +23,7 @@ class _Geometry:
     y: Shape
     kernel: Shape
     op: Conv | ConvInputGrad | ConvWeightGrad
+    padding: Shape
 
     @property
     def taps(self) -> int:
@@ -37,6 +41,18 @@ class _Geometry:
     def depthwise(self) -> bool:
         return self.op.groups == self.c == self.o
 
+    @property
+    def plain_3x3(self) -> bool:
+        one = (1, 1)
+        steps = (self.op.stride, self.op.dilation, self.op.groups)
+        return self.kernel == (3, 3) and steps == (one, one, 1)
+
+    def exchanged(self) -> "_Geometry":
+        """The convolution from y to x that its input gradient is, for stride 1."""
+        spans = zip(self.kernel, self.op.dilation, self.padding, strict=True)
+        padding = tuple((k - 1) * d - p for k, d, p in spans)
+        return replace(self, x=self.y, y=self.x, padding=padding)
+
     def declare(self) -> str:
         """The C definition of `g`."""
         op = self.op
@@ -46,7 +62,7 @@ class _Geometry:
 
         h, w = pair(self.x[1:-1], 1)
         oh, ow = pair(self.y[1:-1], 1)
-        rest = [pair(self.kernel, 1), pair(op.stride, 1), pair(tuple(p[0] for p in op.padding), 0)]
+        rest = [pair(self.kernel, 1), pair(op.stride, 1), pair(self.padding, 0)]
         tail = [*(n for p in rest for n in p), *pair(op.dilation, 1), op.groups]
         fields = [self.x[0], h, w, self.c, oh, ow, self.o, *tail]
         return f"static const pk_conv g = {{{', '.join(map(str, fields))}}};"
@@ -58,18 +74,65 @@ def _geometry(value: Value) -> _Geometry:
         raise UnsupportedError(f"the C back end convolves channels-last tensors, got {op}")
     if len(op.stride) > 2:
         raise UnsupportedError(f"the C back end convolves over 1 or 2 spatial dims, got {op}")
+    padding = tuple(before for before, _ in op.padding)
     if isinstance(op, Conv):
-        return _Geometry(first, value.shape, second[:-2], op)
+        return _Geometry(first, value.shape, second[:-2], op, padding)
     if isinstance(op, ConvInputGrad):
-        return _Geometry(value.shape, first, second[:-2], op)
-    return _Geometry(first, second, value.shape[:-2], op)
+        return _Geometry(value.shape, first, second[:-2], op, padding)
+    return _Geometry(first, second, value.shape[:-2], op, padding)
 
 
-def conv(value: Value, x: list[str], target: Target) -> Call:
+def conv(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
+    g = _geometry(value)
+    if g.depthwise:
+        return (depthwise_calls.conv(value, g.declare(), x),)
+    return _ordered(g, _winograd(value, g, x, target), _gather(value, x, target))
+
+
+def conv_input_grad(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
+    g = _geometry(value)
+    if g.depthwise:
+        return (depthwise_calls.conv_input_grad(value, g.declare(), x),)
+    fast = _winograd(value, g.exchanged(), x, target)
+    return _ordered(g, fast, _gather_input_grad(value, x, target))
+
+
+def _ordered(g: _Geometry, fast: tuple[Call, ...], gather: Call) -> tuple[Call, ...]:
+    """Tiles are transformed in whole vectors of channels; a few channels would leave most empty."""
+    return (gather, *fast) if min(g.c, g.o) < WINOGRAD_CHANNELS else (*fast, gather)
+
+
+def _winograd(value: Value, g: _Geometry, x: list[str], target: Target) -> tuple[Call, ...]:
+    """Fewer products for a 3x3 kernel, by tiles of 4x4 or 2x2 pixels."""
+    if not g.plain_3x3:
+        return ()
+    large = sizes.winograd_packed_size(4, g.c, g.o, target) > WINOGRAD_WEIGHT
+    order = (2, 4) if large else (4, 2)
+    return tuple(_winograd_call(value, g, m, x, target) for m in order)
+
+
+def _winograd_call(value: Value, g: _Geometry, m: int, x: list[str], target: Target) -> Call:
+    n, h, w, _ = value.shape
+    # Tiles start at the top of an image; where they do not fill it, it is not divided.
+    lines = m if h % m == 0 or n == 1 else h
+    tiles = -(-lines // m) * -(-w // m)
+    sides = f"{m}, {int(isinstance(g.op, ConvInputGrad))}"
+    return Call(
+        n * h * w,
+        (g.declare(), f"pk_winograd_rows(&g, {m}, {x[0]}, shared, out, b0, b1, work);"),
+        block=lines * w * max(1, sizes.WINOGRAD_TILES // tiles),
+        multiple=lines * w,
+        pack_items=sizes.panels(g.o, target),
+        pack=(g.declare(), f"pk_winograd_pack(&g, {sides}, {x[1]}, shared, begin, end);"),
+        shared=sizes.winograd_packed_size(m, g.c, g.o, target),
+        scratch=sizes.winograd_scratch(m, g.c, g.o, target),
+        variant=f"winograd{m}",
+    )
+
+
+def _gather(value: Value, x: list[str], target: Target) -> Call:
     g, op = _geometry(value), value.op
     assert isinstance(op, Conv)
-    if g.depthwise:
-        return depthwise_calls.conv(value, g.declare(), x)
     return Call(
         prod(value.shape[:-1]),
         (g.declare(), f"pk_conv_rows(&g, {x[0]}, shared, out, {g.o}, b0, b1, work);"),
@@ -78,14 +141,13 @@ def conv(value: Value, x: list[str], target: Target) -> Call:
         pack=(g.declare(), f"pk_conv_pack(&g, {x[1]}, shared, begin, end);"),
         shared=sizes.conv_packed_size(g.taps, g.c, g.o, op.groups, target),
         scratch=sizes.conv_rows_scratch(g.taps, g.c, op.groups, target),
+        variant="gather",
     )
 
 
-def conv_input_grad(value: Value, x: list[str], target: Target) -> Call:
+def _gather_input_grad(value: Value, x: list[str], target: Target) -> Call:
     g, op = _geometry(value), value.op
     assert isinstance(op, ConvInputGrad)
-    if g.depthwise:
-        return depthwise_calls.conv_input_grad(value, g.declare(), x)
     return Call(
         prod(value.shape[:-1]),
         (g.declare(), f"pk_conv_dx_rows(&g, {x[0]}, shared, out, b0, b1, work);"),
@@ -94,15 +156,38 @@ def conv_input_grad(value: Value, x: list[str], target: Target) -> Call:
         pack=(g.declare(), f"pk_conv_pack_t(&g, {x[1]}, shared, begin, end);"),
         shared=sizes.conv_packed_size(g.taps, g.o, g.c, op.groups, target),
         scratch=sizes.conv_dx_scratch(g.taps, g.c, g.o, op.groups, target),
+        variant="gather",
     )
 
 
-def conv_weight_grad(value: Value, x: list[str], target: Target) -> Call:
-    g, op = _geometry(value), value.op
-    assert isinstance(op, ConvWeightGrad)
+def conv_weight_grad(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
+    g = _geometry(value)
+    op = g.op
     if g.depthwise:
-        return depthwise_calls.conv_weight_grad(value, g.declare(), x)
-    rows = g.taps * g.c // op.groups
-    body = f"pk_conv_dw(&g, {x[0]}, {x[1]}, out, b0, b1, work);"
-    scratch = sizes.conv_dw_scratch(g.o, op.groups, target)
-    return Call(rows, (g.declare(), body), scratch=scratch)
+        return (depthwise_calls.conv_weight_grad(value, g.declare(), x),)
+    channels = g.c // op.groups
+    gather = Call(
+        g.taps * channels,
+        (g.declare(), f"pk_conv_dw(&g, {x[0]}, {x[1]}, out, b0, b1, work);"),
+        # A part of a tap is one more way through all pixels: too much for a few channels.
+        multiple=channels if channels <= sizes.CONV_DW_M // 4 else 1,
+        scratch=sizes.conv_dw_scratch(g.o, op.groups, target),
+        variant="gather",
+    )
+    if not g.plain_3x3:
+        return (gather,)
+    fast = tuple(_winograd_weight_grad(g, m, x, target) for m in (4, 2))
+    return _ordered(g, fast, gather)
+
+
+def _winograd_weight_grad(g: _Geometry, m: int, x: list[str], target: Target) -> Call:
+    """All rows before the first item: a block has some channels of each tap."""
+    body = f"pk_winograd_dw(&g, {m}, {x[0]}, {x[1]}, out, begin, end, work);"
+    return Call(
+        g.taps * g.c,
+        (),
+        pack_items=sizes.winograd_dw_blocks(g.c, g.o),
+        pack=(g.declare(), body),
+        scratch=sizes.winograd_dw_scratch(m, target),
+        variant=f"winograd{m}",
+    )

@@ -150,7 +150,8 @@ class _StepWriter:
         """The C functions of the step."""
         lines: list[str] = []
         if self.call and self.call.pack_items:
-            lines += self._function(f"{self.function}_pack", [*self._workspace(), *self.call.pack])
+            pack = [*self._workspace(), *self._out(), *self.call.pack]
+            lines += self._function(f"{self.function}_pack", pack)
         if self.call or self.loop:
             lines += self._function(self.function, [*self._workspace(), *self._body()])
         return lines
@@ -165,7 +166,7 @@ class _StepWriter:
                 for c in self.call.checks
             ]
             lines += self._launch(f"{self.function}_pack", self.call.pack_items)
-        lines += self._launch(self.function, self.sums.parts or self._items)
+        lines += self._launch(self.function, self.sums.parts or self._units)
         if self.sums.offsets:
             names = " ".join([*self._pointers(), *self._workspace("0")])
             lines += ["{", names, *self.sums.results(self.names), "}"]
@@ -174,6 +175,15 @@ class _StepWriter:
     @property
     def _items(self) -> int:
         return self.call.items if self.call else self.loop.items if self.loop else 0
+
+    @property
+    def _multiple(self) -> int:
+        return self.call.multiple if self.call else 1
+
+    @property
+    def _units(self) -> int:
+        """What threads share: items, or groups of as many as the kernel wants together."""
+        return -(-self._items // self._multiple)
 
     def _copy(self, pair: tuple[Value, Value]) -> str:
         source, leaf = (self.entry.plan.offset(self.entry.name, v) for v in pair)
@@ -212,18 +222,31 @@ class _StepWriter:
             f"float *const parts = shared + {parts};",
         ]
 
+    def _out(self) -> list[str]:
+        if not self.anchor:
+            return []
+        out = self.names[storage(self._landing)]
+        return [f"{CTYPE[self.anchor.dtype]} *const out = {out};"]
+
     def _body(self) -> list[str]:
         """The kernel, and the loop behind it, block by block."""
-        declare, body, block = [], self.loop.text() if self.loop else [], WHOLE
-        if self.call and self.anchor:
-            out = self.names[storage(self._landing)]
-            declare = [f"{CTYPE[self.anchor.dtype]} *const out = {out};"]
+        body, block = self.loop.text() if self.loop else [], WHOLE
+        if self.call:
             body, block = [*self.call.body, *body], self.call.block
         elif self.loop and self.sums.offsets:
             block = block_of(self.loop.item)
         if self.sums.offsets:
-            return [*declare, *self.sums.around(self._items, block, body)]
-        return [*declare, *self._blocks(block, body)]
+            return [*self._out(), *self.sums.around(self._items, self._multiple, block, body)]
+        return [*self._out(), *self._whole_units(), *self._blocks(block, body)]
+
+    def _whole_units(self) -> list[str]:
+        """Makes a range of units one of items."""
+        if self._multiple == 1:
+            return []
+        return [
+            f"begin *= {self._multiple};",
+            f"end = idx_min(end * {self._multiple}, {self._items});",
+        ]
 
     @staticmethod
     def _blocks(block: int, body: list[str]) -> list[str]:

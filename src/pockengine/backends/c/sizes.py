@@ -14,6 +14,11 @@ TN_NC = 256  # and the columns of B packed at once
 CONV_K = 640  # values gathered for one pixel at once
 CONV_TAPS = 64  # kernel positions gathered at once
 CONV_DW_M = 256  # rows of a convolution's weight gradient computed at once
+WINOGRAD_TILES = 56  # tiles of an output computed at once
+WINOGRAD_APART = 16  # floats between the matrices of two points
+WINOGRAD_DW_TILES = 32  # tiles of a weight gradient transformed at once,
+WINOGRAD_DW_C = 32  # of so many channels
+WINOGRAD_DW_O = 64  # and outputs
 
 
 def macros(target: Target) -> dict[str, int]:
@@ -24,6 +29,11 @@ def macros(target: Target) -> dict[str, int]:
         "POCK_KC": KC,
         "POCK_TN_KC": TN_KC,
         "POCK_TN_NC": TN_NC,
+        "POCK_WINOGRAD_TILES": WINOGRAD_TILES,
+        "POCK_WINOGRAD_APART": WINOGRAD_APART,
+        "POCK_WINOGRAD_DW_TILES": WINOGRAD_DW_TILES,
+        "POCK_WINOGRAD_DW_C": WINOGRAD_DW_C,
+        "POCK_WINOGRAD_DW_O": WINOGRAD_DW_O,
         "POCK_CONV_K": CONV_K,
         "POCK_CONV_TAPS": CONV_TAPS,
         "POCK_CONV_DW_M": CONV_DW_M,
@@ -74,6 +84,29 @@ def conv_dx_scratch(taps: int, c: int, o: int, groups: int, target: Target) -> i
 def conv_dw_scratch(o: int, groups: int, target: Target) -> int:
     """Floats of scratch for pk_conv_dw."""
     return TN_KC * CONV_DW_M + gemm_tn_scratch(o // groups, target)
+
+
+def winograd_packed_size(m: int, c: int, o: int, target: Target) -> int:
+    """Floats of a weight [9, c, o] packed by pk_winograd_pack for tiles of m x m."""
+    return (m + 2) ** 2 * (packed_size(c, o, target) + WINOGRAD_APART)
+
+
+def winograd_scratch(m: int, c: int, o: int, target: Target) -> int:
+    """Floats of scratch for pk_winograd_rows."""
+    c, o = (-(-size // target.vector_width) * target.vector_width for size in (c, o))
+    return (m + 2) ** 2 * (c + WINOGRAD_TILES * (c + o) + 2 * WINOGRAD_APART)
+
+
+def winograd_dw_blocks(c: int, o: int) -> int:
+    """Blocks that pk_winograd_dw divides a weight gradient into."""
+    return -(-c // WINOGRAD_DW_C) * -(-o // WINOGRAD_DW_O)
+
+
+def winograd_dw_scratch(m: int, target: Target) -> int:
+    """Floats of scratch for pk_winograd_dw."""
+    tiles, c, o = WINOGRAD_DW_TILES, WINOGRAD_DW_C, WINOGRAD_DW_O
+    floats = c + tiles * (c + o) + c * o + 3 * WINOGRAD_APART
+    return (m + 2) ** 2 * floats + gemm_tn_scratch(o, target)
 
 
 def _gathered(taps: int, channels: int) -> int:

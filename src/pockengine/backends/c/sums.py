@@ -52,15 +52,19 @@ class Sums:
         """The C expression of the sums of a block, for each value."""
         return {value: f"block_sums + {at}" for value, at in self.offsets.items()}
 
-    def around(self, items: int, block: int, body: list[str]) -> list[str]:
-        """The C statements that run `body` for the blocks of the parts `begin..end`."""
-        n = self.floats
+    def around(self, items: int, multiple: int, block: int, body: list[str]) -> list[str]:
+        """The C statements that run `body` for the blocks of the parts `begin..end`, which are
+        divided at multiples of `multiple` items.
+        """
+        n, units = self.floats, -(-items // multiple)
+        first = f"{units} * part / {self.parts} * {multiple}"
+        last = f"{units} * (part + 1) / {self.parts} * {multiple}"
         return [
             "for (idx part = begin; part < end; part++) {",
             f"float *const totals = parts + part * {n};",
-            f"const idx last = {items} * (part + 1) / {self.parts};",
+            f"const idx last = idx_min({last}, {items});",
             f"pk_clear(totals, {n});",
-            f"for (idx b0 = {items} * part / {self.parts}; b0 < last; b0 += {block}) {{",
+            f"for (idx b0 = {first}; b0 < last; b0 += {block}) {{",
             f"const idx b1 = idx_min(b0 + {block}, last);",
             f"pk_clear(block_sums, {n});",
             *body,

@@ -211,9 +211,9 @@ static void flush_phase(dx_phase *p, float *scratch) {
 
 static void dx_phase_rows(dx_phase *p, idx row0, idx row1, float *scratch) {
   const pk_conv *g = p->g;
+  base_pixel at = pixel_of(row0, g->h, g->w);
   p->count = 0;
-  for (idx row = row0; row < row1; row++) {
-    base_pixel at = pixel_of(row, g->h, g->w);
+  for (idx row = row0; row < row1; row++, next_pixel(&at, g->h, g->w)) {
     if (at.y % g->sh != p->fy || at.x % g->sw != p->fx) continue;
     p->row[p->count] = row;
     p->base[p->count++] = (base_pixel){at.image, at.y / g->sh, at.x / g->sw};

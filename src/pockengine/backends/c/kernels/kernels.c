@@ -3,6 +3,7 @@
 #include "gemm.c"
 #include "gemm_few.c"
 #include "conv.c"
+#include "winograd.c"
 #include "depthwise.c"
 #include "bf16.c"
 #include "reduce.c"

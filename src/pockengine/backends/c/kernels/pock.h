@@ -81,6 +81,24 @@ void pk_conv_dx_rows(const pk_conv *g, const float *dy, const float *wp_t, float
 void pk_conv_dw(const pk_conv *g, const float *x, const float *dy, float *dw, idx row0, idx row1,
                 float *scratch);
 
+/* ------------------------------------------------- fast 3x3 convolution (winograd.c) */
+
+/* For stride, dilation and groups 1, by tiles of m x m pixels, m = 2 or 4. The gradient of the
+ * input is the convolution of dy with its sides exchanged: x and y, c and o, pads 2 - ph and
+ * 2 - pw, and the weight `turned`: read as w[3][3][o][c], backwards. */
+
+/* u: (m + 2)^2 matrices [c][o] in panels, made of w[3][3][c][o]; panels panel0..panel1 of each. */
+void pk_winograd_pack(const pk_conv *g, int m, int turned, const float *w, float *u, idx panel0,
+                      idx panel1);
+/* y[row0:row1][o]; rows are output pixels, of whole lines. y points at row 0. */
+void pk_winograd_rows(const pk_conv *g, int m, const float *x, const float *u, float *y, idx row0,
+                      idx row1, float *scratch);
+
+/* Blocks of POCK_WINOGRAD_DW_C channels by POCK_WINOGRAD_DW_O outputs of dw[3][3][c][o], counted
+ * along the outputs first. */
+void pk_winograd_dw(const pk_conv *g, int m, const float *x, const float *dy, float *dw, idx block0,
+                    idx block1, float *scratch);
+
 /* ------------------------------------------------ depthwise convolution (depthwise.c) */
 
 /* groups == c == o, weight [kh][kw][c]. A line is one image row: n * oh of y, n * h of dx. */
