@@ -10,8 +10,10 @@
 #define NR (2 * POCK_VW)
 #define MR POCK_MR
 
-typedef void tile_fn(const float *a, idx lda, const float *b, idx ldb, idx k, float *c, idx ldc,
-                     idx cols, int accumulate);
+typedef void nn_fn(const float *a, idx lda, const float *b, idx k, float *c, idx ldc, idx cols,
+                   int accumulate);
+typedef void tn_fn(const float *a, idx lda, const float *b, idx ldb, idx k, float *c, idx ldc,
+                   idx cols, int accumulate, const float *ahead, idx ahead_step);
 
 /* c[mr][cols] from registers, cols < nv * VW. */
 PK_INLINE void store_edge(int mr, int nv, vf acc[][2], float *c, idx ldc, idx cols,
@@ -32,13 +34,16 @@ PK_INLINE void store_tile(int mr, int nv, vf acc[][2], float *c, idx ldc, int ac
   }
 }
 
-/* Element (r, p) of the A tile is a[r * row_step + p * k_step]; row p of B is b + p * ldb. */
+/* Element (r, p) of the A tile is a[r * row_step + p * k_step]; row p of B is b + p * ldb. Unless
+ * `ahead` is NULL, k floats that lie ahead_step apart are fetched from far away meanwhile. */
 PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, const float *b,
-                    idx ldb, idx k, float *c, idx ldc, idx cols, int accumulate) {
+                    idx ldb, idx k, float *c, idx ldc, idx cols, int accumulate,
+                    const float *ahead, idx ahead_step) {
   vf acc[MR][2];
   PK_UNROLL for (int r = 0; r < mr; r++) acc[r][0] = acc[r][1] = (vf){};
   for (idx p = 0; p < k; p++, b += ldb, a += k_step) {
     vf row[2];
+    if (ahead) __builtin_prefetch(ahead + p * ahead_step, 0, 2);
     PK_UNROLL for (int v = 0; v < nv; v++) row[v] = vf_load(b + v * POCK_VW);
     PK_UNROLL for (int r = 0; r < mr; r++) {
       PK_UNROLL for (int v = 0; v < nv; v++) acc[r][v] += a[r * row_step] * row[v];
@@ -53,14 +58,14 @@ PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, co
 /* One function per tile height and width. `nn`: rows of the A tile are lda apart, B is packed.
  * `tn`: A is transposed, its columns are lda apart. */
 #define TILE(mr, nv)                                                                               \
-  static void nn_##mr##x##nv(const float *a, idx lda, const float *b, idx ldb, idx k, float *c,   \
-                             idx ldc, idx cols, int accumulate) {                                  \
-    (void)ldb;                                                                                     \
-    tile(mr, nv, a, lda, 1, b, NR, k, c, ldc, cols, accumulate);                                   \
+  static void nn_##mr##x##nv(const float *a, idx lda, const float *b, idx k, float *c, idx ldc,    \
+                             idx cols, int accumulate) {                                           \
+    tile(mr, nv, a, lda, 1, b, NR, k, c, ldc, cols, accumulate, NULL, 0);                          \
   }                                                                                                \
-  static void tn_##mr##x##nv(const float *a, idx lda, const float *b, idx ldb, idx k, float *c,   \
-                             idx ldc, idx cols, int accumulate) {                                  \
-    tile(mr, nv, a, 1, lda, b, ldb, k, c, ldc, cols, accumulate);                                  \
+  static void tn_##mr##x##nv(const float *a, idx lda, const float *b, idx ldb, idx k, float *c,    \
+                             idx ldc, idx cols, int accumulate, const float *ahead,                \
+                             idx ahead_step) {                                                     \
+    tile(mr, nv, a, 1, lda, b, ldb, k, c, ldc, cols, accumulate, ahead, ahead_step);               \
   }
 #define TILES(mr) TILE(mr, 1) TILE(mr, 2)
 #define ROW(kind, mr) {kind##_##mr##x1, kind##_##mr##x2}
@@ -85,8 +90,8 @@ TILES(13) TILES(14)
 #endif
 #endif
 
-static tile_fn *const nn_tiles[MR][2] = {ALL_ROWS(nn)};
-static tile_fn *const tn_tiles[MR][2] = {ALL_ROWS(tn)};
+static nn_fn *const nn_tiles[MR][2] = {ALL_ROWS(nn)};
+static tn_fn *const tn_tiles[MR][2] = {ALL_ROWS(tn)};
 
 PK_INLINE idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
 
@@ -160,7 +165,7 @@ static void gemm_slice(const float *a, idx lda, const float *bp, idx panel_step,
     idx cols = idx_min(NR, N - j);
     for (idx i = 0, mr; i < rows; i += mr) {
       mr = tile_rows(rows - i);
-      nn_tiles[mr - 1][cols > POCK_VW](a + i * lda, lda, bp, NR, k, c + i * ldc + j, ldc, cols,
+      nn_tiles[mr - 1][cols > POCK_VW](a + i * lda, lda, bp, k, c + i * ldc + j, ldc, cols,
                                        accumulate);
     }
   }
@@ -194,19 +199,41 @@ PK_INLINE void pack_a_tile(const float *from, idx lda, idx k, idx mr, float *to)
   }
 }
 
-/* One block of k rows of A^T and B: c[m0:m1][cols] += . Panels of B are panel_step floats apart and
- * their rows ldb. A tile that serves many panels is packed into `ap` first, so that its rows do not
- * compete for the same lines of the cache. */
-static void gemm_tn_block(const float *a, idx lda, const float *b, idx ldb, idx panel_step, idx k,
-                          idx m0, idx m1, idx cols, float *c, idx ldc, int accumulate, float *ap) {
-  int pack = cols > 2 * NR && lda % 128 == 0;
+/* A block of k rows of A and B. Panels of B are panel_step floats apart and their rows ldb. */
+typedef struct {
+  const float *a, *b;
+  idx lda, ldb, panel_step, k;
+  const float *next_a, *next_b; /* the block after this one in the operands, or NULL; */
+  idx next_ldb;                 /* rows of A are lda apart there too */
+} tn_block;
+
+#define LINE 16 /* floats fetched at once */
+
+/* Tile number `tile` fetches one line of each row of the next block: of A first, then of B. */
+PK_INLINE const float *fetched(const tn_block *t, idx tile, idx rows, idx cols, idx *step) {
+  idx at = tile * LINE, of_b = at - ceil_div(rows, LINE) * LINE;
+  *step = of_b < 0 ? t->lda : t->next_ldb;
+  if (t->next_a && of_b < 0) return t->next_a + at;
+  if (t->next_a && of_b < cols) return t->next_b + of_b;
+  *step = 0;
+  return t->a;
+}
+
+/* c[m0:m1][cols] += a^T @ b. A tile that serves many panels is packed into `ap` first, so that its
+ * rows do not compete for the same lines of the cache. */
+static void gemm_tn_block(const tn_block *t, idx m0, idx m1, idx cols, float *c, idx ldc,
+                          int accumulate, float *ap) {
+  int pack = cols > 2 * NR && t->lda % 128 == 0;
+  idx tile = 0, step;
   for (idx m = m0, mr; m < m1; m += mr) {
     mr = tile_rows(m1 - m);
-    if (pack) pack_a_tile(a + m, lda, k, mr, ap);
+    if (pack) pack_a_tile(t->a + m, t->lda, t->k, mr, ap);
     for (idx j = 0; j < cols; j += NR) {
       idx width = idx_min(NR, cols - j);
-      tn_tiles[mr - 1][width > POCK_VW](pack ? ap : a + m, pack ? mr : lda, b + j / NR * panel_step,
-                                        ldb, k, c + m * ldc + j, ldc, width, accumulate);
+      const float *ahead = fetched(t, tile++, m1 - m0, cols, &step);
+      tn_tiles[mr - 1][width > POCK_VW](pack ? ap : t->a + m, pack ? mr : t->lda,
+                                        t->b + j / NR * t->panel_step, t->ldb, t->k,
+                                        c + m * ldc + j, ldc, width, accumulate, ahead, step);
     }
   }
 }
@@ -218,12 +245,17 @@ void pk_gemm_tn(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1
   for (idx n = 0; n < N; n += POCK_TN_NC) {
     idx cols = idx_min(POCK_TN_NC, N - n), k0 = 0;
     do {
-      idx k = idx_min(POCK_TN_KC, K - k0);
+      idx k = idx_min(POCK_TN_KC, K - k0), k1 = k0 + POCK_TN_KC;
       const float *from = b + k0 * ldb + n;
-      if (pack) pk_pack_b(from, ldb, 1, k, cols, bp, 0, ceil_div(cols, NR));
-      gemm_tn_block(a + k0 * lda, lda, pack ? bp : from, pack ? NR : ldb, pack ? k * NR : NR, k, m0,
-                    m1, cols, c + n, ldc, accumulate || k0 > 0, ap);
-      k0 += POCK_TN_KC;
+      tn_block t = {a + k0 * lda, from, lda, ldb, NR, k};
+      if (K - k1 >= POCK_TN_KC)
+        t.next_a = a + k1 * lda + m0, t.next_b = b + k1 * ldb + n, t.next_ldb = ldb;
+      if (pack) {
+        pk_pack_b(from, ldb, 1, k, cols, bp, 0, ceil_div(cols, NR));
+        t.b = bp, t.ldb = NR, t.panel_step = k * NR;
+      }
+      gemm_tn_block(&t, m0, m1, cols, c + n, ldc, accumulate || k0 > 0, ap);
+      k0 = k1;
     } while (k0 < K);
   }
 }
