@@ -35,6 +35,7 @@ from pockengine.passes.prefix import frozen_prefix, hand_over, micro_batch, with
 from pockengine.passes.prepack import prepack
 from pockengine.passes.prune import prune
 from pockengine.passes.reorder import reorder
+from pockengine.passes.samples import sums_over_samples
 from pockengine.passes.simplify import simplify
 from pockengine.passes.slice import push_slices
 from pockengine.plan.planner import Plan, check_budget, plan
@@ -58,26 +59,35 @@ def compile(
     target: Target | None = None,
     clip: Clip | None = None,
     accumulate: int = 1,
+    micro_batch: int | None = None,
     precision: Precision = "f32",
 ) -> CompiledProgram:
     """A program that trains, evaluates and predicts with `graph` at batches of up to `batch`.
 
     Without a scheme everything is trained; without a target the program is for this machine. With
     `accumulate` = k, every k-th `Session.step` applies the gradient of the last k batches.
+    A step computes `micro_batch` samples at a time and adds up their gradients, which takes less
+    memory and gives the same step; without it, the whole batch at once, or the largest part of it
+    that the target's memory budget allows.
     `precision` "bf16" stores frozen weights and saved activations in bf16, and "bf16_products" also
     rounds what frozen weights are multiplied with.
     Raises SchemeError, InputError, UnsupportedError, MemoryBudgetError, CompilerMissingError.
     """
-    job = Job.of(graph, loss, optimizer, scheme, batch, target, clip, accumulate, precision)
+    job = Job.of(
+        graph, loss, optimizer, scheme, batch, target, clip, accumulate, micro_batch, precision
+    )
     planned = plan_job(job)
     back_end = c if job.target.backend == "c" else numpy
     code = back_end.build(planned.plan, job.target)
-    return make_program(planned.plan, code, planned.layouts, job)
+    return make_program(planned.plan, code, planned.layouts, planned.job)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides a program. `selection` is the scheme, resolved for the graph."""
+    """Everything that decides a program. `selection` is the scheme, resolved for the graph.
+
+    A step is given `batch` samples and computes `micro_batch` of them at a time.
+    """
 
     graph: Graph
     loss: Loss
@@ -88,6 +98,7 @@ class Job:
     target: Target
     clip: Clip | None
     accumulate: int
+    micro_batch: int | None
     precision: Precision
 
     @staticmethod
@@ -100,6 +111,7 @@ class Job:
         target: Target | None,
         clip: Clip | None = None,
         accumulate: int = 1,
+        micro_batch: int | None = None,
         precision: Precision = "f32",
     ) -> "Job":
         """A job with names looked up and defaults filled in."""
@@ -116,8 +128,19 @@ class Job:
             target or Target.host(),
             clip,
             accumulate,
+            micro_batch,
             precision,
         )
+
+    @property
+    def samples(self) -> int:
+        """How many samples an entry point computes at once."""
+        return self.micro_batch or self.batch
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a step may be computed in parts."""
+        return sums_over_samples(self.graph) and not isinstance(self.loss, OwnOutput)
 
 
 @dataclass(frozen=True)
@@ -130,16 +153,47 @@ class Planned:
 
 
 def plan_job(job: Job, observe: Observer | None = None) -> Planned:
-    """Builds, optimises, schedules and plans all entry points of a job."""
-    observe = observe or (lambda *_: None)
+    """Builds, optimises, schedules and plans all entry points of a job.
+
+    With a memory budget, and unless the job says how, a step is computed in as few parts as fit.
+    """
+    budget, observe = job.target.memory_budget, observe or (lambda *_: None)
+    if job.micro_batch is not None:
+        _check_parts(job)
+    smallest = _plan(job, observe)
+    if budget is not None and job.micro_batch is None and job.divisible:
+        for size in (n for n in range(job.batch - 1, 0, -1) if job.batch % n == 0):
+            if smallest.plan.arena_bytes <= budget:
+                break
+            tried = _plan(replace(job, micro_batch=size), observe)
+            smallest = min(smallest, tried, key=lambda p: p.plan.arena_bytes)
+    return replace(smallest, plan=check_budget(smallest.plan, budget))
+
+
+def _plan(job: Job, observe: Observer) -> Planned:
+    """The plan of a job, however large."""
     graphs, layouts = build_graphs(job, observe)
     if job.precision != "f32":
         graphs = _narrowed(graphs, job.precision, observe)
     if job.target.backend == "c":
         graphs, layouts = prepack(graphs, layouts, job.target.nr)
     schedules = {name: schedule(graph, job.target) for name, graph in graphs.items()}
-    planned = verify_plan(plan(schedules))
-    return Planned(job, check_budget(planned, job.target.memory_budget), layouts)
+    return Planned(job, verify_plan(plan(schedules)), layouts)
+
+
+def _check_parts(job: Job) -> None:
+    """Raises InputError where a batch cannot be computed in parts of `micro_batch` samples."""
+    if job.samples < 1 or job.batch % job.samples:
+        raise InputError(
+            f"micro_batch must divide the batch of {job.batch}, got {job.samples}; "
+            "choose one of its divisors"
+        )
+    if job.samples < job.batch and not job.divisible:
+        raise InputError(
+            "the model or its loss mixes the samples of a batch (batch norm with batch statistics, "
+            "for example), so a batch cannot be computed in parts: leave micro_batch out, or put "
+            "the model into eval mode before importing it"
+        )
 
 
 def _narrowed(
@@ -164,16 +218,16 @@ def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts
     """The graph of every entry point, by name, and the layouts in which they share the weights."""
     changing = set(job.selection) | set(training_mode(job.graph).updates)
     prefix, suffix, layouts = _split(job, changing, observe)
-    static = _at_batch(suffix, job.batch)
+    static = _at_batch(suffix, job.samples)
     training = training_mode(static)
     inference = inference_mode(static)
     if not isinstance(job.loss, OwnOutput):
-        training = _weighed(training, job.batch)
+        training = _weighed(training, job.samples)
     forward, more = _forward(training, "train", job.target, changing, observe)
     layouts |= more
     still, more = _forward(inference, "predict", job.target, changing, observe)
     recipe = Recipe.of(job.loss, job.optimizer, job.selection, layouts, job.clip)
-    if job.accumulate == 1:
+    if job.accumulate == 1 and job.samples == job.batch:
         raw = {"train": training_graph(forward, recipe)}
     else:
         first, last = accumulating_graphs(forward, recipe)
@@ -193,7 +247,7 @@ def _split(
     prefix = frozen_prefix(job.graph, changing)
     if prefix is None:
         return {}, job.graph, {}
-    few = inference_mode(with_batch(prefix, micro_batch(prefix, job.batch)))
+    few = inference_mode(with_batch(prefix, micro_batch(prefix, job.samples)))
     forward, layouts = _forward(few, "features", job.target, set(), observe)
     forward, perms = hand_over(forward)
     return {"features": forward}, without_prefix(job.graph, prefix, perms), layouts

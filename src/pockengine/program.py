@@ -41,6 +41,8 @@ class Compiled(Protocol):
     @property
     def batch(self) -> int: ...
     @property
+    def samples(self) -> int: ...
+    @property
     def target(self) -> Target: ...
     @property
     def accumulate(self) -> int: ...
@@ -149,11 +151,13 @@ def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> ru
         entries,
         leaves,
         plan.arena_bytes,
-        job.batch,
+        job.samples,
         job.target.threads,
         tuple(leaf_name(v) for v in job.graph.inputs),
-        _prefix(plan, job.batch),
+        _prefix(plan, job.samples),
+        parts=job.batch // job.samples,
         accumulate=job.accumulate,
+        sums=_sums(plan, job.graph),
         full_batches=not (isinstance(loss, OwnOutput) or keeps_samples_apart(job.graph)),
         classes=classes,
         ignore_index=ignored,
@@ -161,6 +165,14 @@ def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> ru
         memory={kind: size for kind, size in peak_by_kind(plan, "train").items()},
         scheme=job.scheme.to_json(),
     )
+
+
+def _sums(plan: Plan, graph: Graph) -> tuple[str, ...]:
+    """The states that add up the gradients of one step."""
+    if "accumulate" not in plan.entries:
+        return ()
+    updates = plan.entries["accumulate"].schedule.graph.updates
+    return tuple(name for name in updates if name not in graph.leaves())
 
 
 def _prefix(plan: Plan, batch: int) -> runtime.Prefix | None:

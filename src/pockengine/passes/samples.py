@@ -1,4 +1,5 @@
-"""Finds out whether a model keeps the samples of a batch apart, so that one may be partly filled.
+"""Finds out whether a model keeps the samples of a batch apart, so that one may be partly filled
+or computed in parts.
 
 Runs on an imported graph, in which every dimension that holds the batch is a multiple of BATCH.
 Batch norms are no obstacle where rows lie sample by sample: passes/mode.py weighs their statistics.
@@ -28,6 +29,12 @@ def keeps_samples_apart(graph: Graph) -> bool:
         and not any(map(_mixes, values))
         and not (by_row and any(map(_scrambles, values)))
     )
+
+
+def sums_over_samples(graph: Graph) -> bool:
+    """Whether the gradient of a batch is the sum of the gradients of its parts."""
+    by_row = any(isinstance(v.op, BatchNorm) and v.op.training for v in graph.values())
+    return keeps_samples_apart(graph) and not by_row
 
 
 def _leads(shape: Shape) -> bool:

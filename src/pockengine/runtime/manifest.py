@@ -65,7 +65,9 @@ def print_manifest(manifest: Manifest) -> str:
         "threads": s.threads,
         "inputs": list(s.inputs),
         "prefix": vars(s.prefix) if s.prefix else None,
+        "parts": s.parts,
         "accumulate": s.accumulate,
+        "sums": list(s.sums),
         "full_batches": s.full_batches,
         "classes": s.classes,
         "ignore_index": s.ignore_index,
@@ -146,7 +148,9 @@ def _parse_signature(top: "_Object") -> Signature:
         threads=top.integer("threads", least=1, most=4096),
         inputs=tuple(top.texts("inputs")),
         prefix=top.optional("prefix", lambda o, k: _parse_prefix(o.object(k))),
+        parts=top.integer("parts", least=1),
         accumulate=top.integer("accumulate", least=1),
+        sums=tuple(top.texts("sums")),
         full_batches=top.flag("full_batches"),
         classes=top.optional("classes", _Object.integer),
         ignore_index=top.optional("ignore_index", _Object.any_integer),
@@ -233,6 +237,9 @@ def _check_names(signature: Signature, originals: tuple[str, ...]) -> None:
     unknown = set(signature.aliases.values()) - set(signature.leaves) - set(originals)
     if unknown or set(originals) & set(signature.leaves):
         raise ArtifactError("manifest.json: aliases or originals do not fit the leaves")
+    states = {name for name, leaf in signature.leaves.items() if leaf.kind == "state"}
+    if set(signature.sums) - states:
+        raise ArtifactError("manifest.json: sums of gradients that are no states")
 
 
 def _check_places(signature: Signature) -> None:

@@ -112,7 +112,11 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Signature:
-    """All that a caller must know of a program. Sizes in bytes."""
+    """All that a caller must know of a program. Sizes in bytes.
+
+    An entry point computes `batch` samples. A step is given up to `parts` times as many, and every
+    `accumulate`-th step changes the weights; until then gradients are added up in `sums`.
+    """
 
     entries: Mapping[str, Entry]
     leaves: Mapping[str, Leaf]
@@ -121,7 +125,9 @@ class Signature:
     threads: int
     inputs: tuple[str, ...]  # of the model, in order
     prefix: Prefix | None = None
+    parts: int = 1
     accumulate: int = 1
+    sums: tuple[str, ...] = ()
     full_batches: bool = False  # a batch may not be partly filled: the model mixes its samples
     classes: int | None = None  # labels must lie in 0..classes - 1
     ignore_index: int | None = None
