@@ -15,6 +15,7 @@ Backend = Literal["c", "numpy"]
 # name -> triple and CPU as `zig cc` spells them, floats in a vector, rows of the register tile.
 # The tile fills the machine's vector registers: 32 of them on AVX-512 and NEON, 16 on the others.
 _MACHINES: dict[str, tuple[str, str, int, int]] = {
+    "avx512-bf16": ("x86_64-linux-gnu", "x86_64_v4+avx512bf16", 16, 14),
     "avx512": ("x86_64-linux-gnu", "x86_64_v4", 16, 14),
     "avx2": ("x86_64-linux-gnu", "x86_64_v3", 8, 6),
     "sse": ("x86_64-linux-gnu", "x86_64_v2", 4, 6),
@@ -46,6 +47,11 @@ class Target:
         """Columns in a panel of a packed matrix."""
         return 2 * self.vector_width
 
+    @property
+    def bf16_dots(self) -> bool:
+        """Whether the CPU has dot products of bf16."""
+        return self.cpu.endswith("+avx512bf16")
+
     @classmethod
     def named(
         cls,
@@ -55,7 +61,7 @@ class Target:
         threads: int = 1,
         memory_budget: int | None = None,
     ) -> Target:
-        """The machine of that name: avx512, avx2, sse, neon-linux or neon-macos.
+        """The machine of that name: avx512-bf16, avx512, avx2, sse, neon-linux or neon-macos.
 
         Raises InputError for another name and for fewer than one thread.
         """
@@ -100,7 +106,7 @@ def _x86_name(cpuinfo: str) -> str:
         word for line in cpuinfo.splitlines() if line.startswith("flags") for word in line.split()
     }
     if flags >= _AVX512 | _AVX2:
-        return "avx512"
+        return "avx512-bf16" if "avx512_bf16" in flags else "avx512"
     return "avx2" if flags >= _AVX2 else "sse"
 
 

@@ -21,8 +21,9 @@ from pockengine.plan.planner import Plan
 from pockengine.runtime.program import Array, Executable
 from pockengine.target import Target, host_name
 
-NAMES = ("host", "avx512", "avx2", "sse", "neon")
-NATIVE = {"avx512": ("avx512", "avx2", "sse"), "avx2": ("avx2", "sse"), "sse": ("sse",)}
+NAMES = ("host", "avx512-bf16", "avx512", "avx2", "sse", "neon")
+X86 = ("avx512-bf16", "avx512", "avx2", "sse")  # each runs what those behind it run
+NATIVE = {name: X86[i:] for i, name in enumerate(X86)}
 Start = Callable[[int], Executable]
 
 MAIN = """

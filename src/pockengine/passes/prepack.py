@@ -75,7 +75,7 @@ def _weights(graphs: Mapping[str, Graph]) -> dict[str, _Weight]:
         roots = {*graph.outputs.values(), *graph.updates.values()}
         for name, value in (graph.leaves(Param) | graph.leaves(Const)).items():
             weight = found.setdefault(name, _Weight(value, graph.data[name]))
-            if value.dtype != "f32" or not _count(weight, value, users, roots):
+            if value.dtype not in ("f32", "bf16") or not _count(weight, value, users, roots):
                 refused.add(name)
     return {name: weight for name, weight in found.items() if name not in refused}
 

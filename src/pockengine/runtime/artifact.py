@@ -332,8 +332,9 @@ def check_target(target: Mapping[str, str]) -> None:
 
 def _runnable(cpu: str) -> list[str]:
     """The CPUs whose code runs on `cpu`: for x86-64 all levels up to its own."""
-    family, _, level = cpu.rpartition("_v")
-    return [f"{family}_v{i + 1}" for i in range(int(level))] if family == "x86_64" else [cpu]
+    family, _, level = cpu.partition("+")[0].rpartition("_v")
+    levels = [f"{family}_v{i + 1}" for i in range(int(level))] if family == "x86_64" else []
+    return [*levels, cpu]
 
 
 def _open(file: BinaryIO) -> Artifact:

@@ -91,6 +91,7 @@ class Conv(ctypes.Structure):
 def runnable_targets() -> list[Target]:
     """Every target whose code this machine runs, so that each vector width is tested."""
     names = {"avx512": ["avx512", "avx2", "sse"], "avx2": ["avx2", "sse"]}
+    names["avx512-bf16"] = ["avx512-bf16", *names["avx512"]]
     return [Target.named(name) for name in names.get(host_name(), [host_name()])]
 
 

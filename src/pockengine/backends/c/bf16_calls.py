@@ -48,6 +48,38 @@ def _packing(b: Value) -> str:
     return "pk_pack_b_bf16" if b.dtype == "bf16" else "pk_pack_b"
 
 
+def matmul_panels(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
+    """A product with a frozen weight in panels of bf16; by dot products where both are bf16."""
+    op, a = value.op, value.inputs[0]
+    assert isinstance(op, MatMul)
+    (rows, columns), depth = value.shape, a.shape[1]
+    panels = "(uint16_t *)shared" if op.transpose_b else x[1]
+    at = f"{x[0]} + b0 * {depth}, {depth}"
+    to = f"{panels}, {depth}, {columns}, out + b0 * {columns}, {columns}, b1 - b0);"
+    call = Call(rows, (f"pk_gemm_half({at}, {to}",), block=block_of(columns, target.mr))
+    if op.transpose_b:
+        call = _turning(call, x[1], depth, columns, target)
+    if a.dtype != "bf16":
+        return (call,)
+    if target.bf16_dots:
+        return (replace(call, body=(f"pk_gemm_dots({at}, {to}",), variant="dots"),)
+    block = min(call.block, block_of(depth, target.mr))
+    body = (f"pk_widen({at}, b1 - b0, {depth}, work);", f"pk_gemm_half(work, {depth}, {to}")
+    return (replace(call, body=body, block=block, scratch=block * depth),)
+
+
+def _turning(call: Call, panels: str, depth: int, columns: int, target: Target) -> Call:
+    """The call with the panels of the transpose turned before."""
+    return replace(
+        call,
+        pack_items=sizes.panels(columns, target),
+        pack=(
+            f"pk_turn_panels_bf16({panels}, {depth}, {columns}, (uint16_t *)shared, begin, end);",
+        ),
+        shared=-(-sizes.packed_size(depth, columns, target) // 2),
+    )
+
+
 def _tn(value: Value, x: list[str], target: Target) -> Call:
     (rows, columns), (a, b) = value.shape, value.inputs
     depth = a.shape[0]

@@ -57,7 +57,8 @@ class Compiler:
                 *wide,
             ]
         if target.triple.startswith("x86_64"):
-            return [f"-march={target.cpu.replace('_', '-')}", *wide]
+            level, *features = target.cpu.split("+")
+            return [f"-march={level.replace('_', '-')}", *(f"-m{f}" for f in features), *wide]
         return wide
 
 

@@ -23,6 +23,7 @@ _SEVERAL: dict[str, Candidates] = {
     "matmul": matmul_calls.matmul,
     "matmul_panels": matmul_calls.matmul_panels,
     "matmul_bf16": bf16_calls.matmul,
+    "matmul_panels_bf16": bf16_calls.matmul_panels,
     "conv_bf16": bf16_calls.conv,
     "conv_input_grad_bf16": bf16_calls.conv_input_grad,
 }

@@ -37,6 +37,7 @@ def macros(target: Target) -> dict[str, int]:
         "POCK_CONV_K": CONV_K,
         "POCK_CONV_TAPS": CONV_TAPS,
         "POCK_CONV_DW_M": CONV_DW_M,
+        **({"POCK_BF16_DOTS": 1} if target.bf16_dots else {}),
     }
 
 

@@ -44,6 +44,16 @@ void pk_widen(const uint16_t *x, idx ldx, idx rows, idx cols, float *to);
 /* pk_pack_b of a matrix in bf16, with any strides; the panels are floats. */
 void pk_pack_b_bf16(const uint16_t *b, idx stride_k, idx stride_n, idx K, idx N, float *bp,
                     idx panel0, idx panel1);
+/* c[rows][N] = a[rows][K] @ b, where bp holds the panels of b in bf16. */
+void pk_gemm_half(const float *a, idx lda, const uint16_t *bp, idx K, idx N, float *c, idx ldc,
+                  idx rows);
+#ifdef POCK_BF16_DOTS
+/* The same where a is bf16 too, by the machine's dot products. */
+void pk_gemm_dots(const uint16_t *a, idx lda, const uint16_t *bp, idx K, idx N, float *c, idx ldc,
+                  idx rows);
+#endif
+/* The panels of b[K][N] from those of its transpose, all in bf16. */
+void pk_turn_panels_bf16(const uint16_t *from, idx K, idx N, uint16_t *bp, idx panel0, idx panel1);
 /* A matrix of floats or of bf16, its rows ld elements apart. */
 typedef struct {
   const void *data;
