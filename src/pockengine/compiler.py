@@ -7,6 +7,7 @@ Every stage is a pure function; each graph is verified, and an observer can prin
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 from pockengine.autodiff.objective import Loss, OwnOutput, as_loss
@@ -61,6 +62,7 @@ def compile(
     accumulate: int = 1,
     micro_batch: int | None = None,
     precision: Precision = "f32",
+    tune: bool = False,
 ) -> CompiledProgram:
     """A program that trains, evaluates and predicts with `graph` at batches of up to `batch`.
 
@@ -70,11 +72,22 @@ def compile(
     memory and gives the same step; without it, the whole batch at once, or the largest part of it
     that the target's memory budget allows.
     `precision` "bf16" stores frozen weights and saved activations in bf16, and "bf16_products" also
-    rounds what frozen weights are multiplied with.
+    rounds what frozen weights are multiplied with. `tune` measures on this machine which kernels
+    are the fastest, rather than guess; what it finds is kept in the cache folder.
     Raises SchemeError, InputError, UnsupportedError, MemoryBudgetError, CompilerMissingError.
     """
     job = Job.of(
-        graph, loss, optimizer, scheme, batch, target, clip, accumulate, micro_batch, precision
+        graph,
+        loss,
+        optimizer,
+        scheme,
+        batch,
+        target,
+        clip,
+        accumulate,
+        micro_batch,
+        precision,
+        tune,
     )
     planned = plan_job(job)
     back_end = c if job.target.backend == "c" else numpy
@@ -100,6 +113,7 @@ class Job:
     accumulate: int
     micro_batch: int | None
     precision: Precision
+    tune: bool
 
     @staticmethod
     def of(
@@ -113,6 +127,7 @@ class Job:
         accumulate: int = 1,
         micro_batch: int | None = None,
         precision: Precision = "f32",
+        tune: bool = False,
     ) -> "Job":
         """A job with names looked up and defaults filled in."""
         if batch < 1 or accumulate < 1:
@@ -130,6 +145,7 @@ class Job:
             accumulate,
             micro_batch,
             precision,
+            tune,
         )
 
     @property
@@ -178,6 +194,9 @@ def _plan(job: Job, observe: Observer) -> Planned:
     if job.target.backend == "c":
         graphs, layouts = prepack(graphs, layouts, job.target.nr)
     schedules = {name: schedule(graph, job.target) for name, graph in graphs.items()}
+    if job.tune:
+        choices = c.tune(schedules.values(), job.target)
+        schedules = {name: schedule(graph, job.target, choices) for name, graph in graphs.items()}
     return Planned(job, verify_plan(plan(schedules)), layouts)
 
 
@@ -206,12 +225,14 @@ def _narrowed(
     return graphs
 
 
-def schedule(graph: Graph, target: Target) -> Schedule:
+def schedule(
+    graph: Graph, target: Target, choices: Mapping[str, str] = MappingProxyType({})
+) -> Schedule:
     """The steps of one entry point, in an order with a small peak."""
     if target.backend == "numpy":
         return reorder(fuse(graph))
     ready = verify(prune(c.canonical(graph)))
-    return reorder(c.with_kernels(fuse(ready, c.row_length), target))
+    return reorder(c.with_kernels(fuse(ready, c.row_length), target, choices))
 
 
 def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts]:

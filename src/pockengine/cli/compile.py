@@ -33,6 +33,7 @@ def compile_(
         target=job.target,
         clip=job.clip,
         accumulate=job.accumulate,
+        tune=job.tune,
     )
     program.save(out)
     seconds, size = time.perf_counter() - started, out.stat().st_size

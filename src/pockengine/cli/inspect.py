@@ -1,6 +1,7 @@
 """`pockengine inspect`"""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,21 +94,37 @@ def _plan_text(entry: EntryPlan) -> str:
             for v in step.results
             if (slot := entry.slots.get(v))
         )
-        lines.append(f"{number:4} {' '.join(names) or 'copy'} -> {stored or 'leaves'}")
+        kernel = f" [{step.variant}, {how_chosen(step.measured)}]" if step.variant else ""
+        lines.append(f"{number:4} {' '.join(names) or 'copy'}{kernel} -> {stored or 'leaves'}")
     return "\n".join(lines)
+
+
+def how_chosen(measured: bool) -> str:
+    return "measured" if measured else "guessed"
 
 
 def _show_artifact(artifact: Artifact, after: str | None, as_json: bool) -> None:
     if after is None:
-        _show_signature(artifact.manifest.signature, as_json)
+        kernels = _kernels(json.loads(artifact.read(MEMBERS["plan"])))
+        _show_signature(artifact.manifest.signature, kernels, as_json)
     elif after in MEMBERS:
         _show_text(artifact.read(MEMBERS[after]).decode(), as_json)
     else:
         raise InputError(f"a .pock file keeps the stages {', '.join(MEMBERS)}; got {after!r}.")
 
 
-def _show_signature(signature: Signature, as_json: bool) -> None:
-    facts = _signature_facts(signature)
+def _kernels(plan: Mapping[str, Any]) -> dict[str, int]:
+    """How many steps run each kernel of several: `few (measured)` and the like."""
+    steps = (step for entry in plan["entries"].values() for step in entry["steps"])
+    return dict(Counter(_kernel(step) for step in steps if step["variant"]).most_common())
+
+
+def _kernel(step: Mapping[str, Any]) -> str:
+    return f"{step['variant']} ({how_chosen(step['measured'])})"
+
+
+def _show_signature(signature: Signature, kernels: Mapping[str, int], as_json: bool) -> None:
+    facts = _signature_facts(signature) | {"kernels": kernels}
     if as_json:
         typer.echo(json.dumps(facts))
         return
@@ -116,12 +133,15 @@ def _show_signature(signature: Signature, as_json: bool) -> None:
         typer.echo(f"{name}: {', '.join(entry['inputs'])} -> {', '.join(entry['outputs'])}")
     for kind, leaves in facts["leaves"].items():
         typer.echo(f"{len(leaves)} {kind}: {', '.join(leaves)}")
+    for kernel, count in kernels.items():
+        typer.echo(f"{count} steps run {kernel}")
 
 
 def _signature_facts(signature: Signature) -> dict[str, Any]:
     leaves: dict[str, list[str]] = {}
     for leaf in signature.leaves.values():
-        leaves.setdefault(leaf.kind, []).append(str(leaf))
+        packed = f" in panels of {list(leaf.unpacked)}" if leaf.unpacked else ""
+        leaves.setdefault(leaf.kind, []).append(f"{leaf}{packed}")
     entries = {
         name: {"inputs": [*map(str, e.inputs)], "outputs": [*map(str, e.outputs)]}
         for name, e in signature.entries.items()

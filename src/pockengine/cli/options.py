@@ -101,6 +101,9 @@ class JobOptions:
         int | None, typer.Option(min=1, help="Default: 1, on the host all processors.")
     ] = None
     memory: Annotated[str | None, typer.Option(help="Budget, such as 64MB or 64MiB.")] = None
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Measure which kernels are the fastest here.")
+    ] = False
 
     def job(self) -> Job:
         """The job, its model imported. Raises what importing and looking up names raises."""
@@ -114,6 +117,7 @@ class JobOptions:
             self._target(),
             ClipNorm(self.clip_norm) if self.clip_norm else None,
             self.accumulate,
+            tune=self.tune,
         )
 
     def _target(self) -> Target:

@@ -31,10 +31,11 @@ class Step:
     """One launch of native code: computes `values`, operands first, and stores `results`.
 
     `scratch` is the workspace in bytes, of all threads together, and `variant` the kernel's name
-    where a back end has several. `inplace` lists pairs (result, operand) for which the result may
-    be written over the operand's bytes: element i of the result is computed from element i of the
-    operand, both have the same size, and the step reads the operand in no other way. `copies` lists
-    pairs (stored value, leaf); the bytes are copied onto the leaf after the values are computed.
+    where a back end has several, `measured` if it was chosen by measuring. `inplace` lists pairs
+    (result, operand) for which the result may be written over the operand's bytes: element i of
+    the result is computed from element i of the operand, both have the same size, and the step
+    reads the operand in no other way. `copies` lists pairs (stored value, leaf); the bytes are copied
+    onto the leaf after the values are computed.
     """
 
     values: tuple[Value, ...]
@@ -43,6 +44,7 @@ class Step:
     inplace: tuple[tuple[Value, Value], ...] = ()
     copies: tuple[tuple[Value, Value], ...] = ()
     variant: str = ""
+    measured: bool = False
 
     @property
     def reads(self) -> tuple[Value, ...]:

@@ -257,6 +257,8 @@ def _entry_json(entry: EntryPlan) -> dict[str, Any]:
             "results": [numbers[v] for v in step.results],
             "copies": [[numbers[source], numbers[leaf]] for source, leaf in step.copies],
             "scratch": [slot.offset, slot.nbytes] if slot else None,
+            "variant": step.variant,
+            "measured": step.measured,
         }
         for step, slot in zip(entry.schedule.steps, entry.scratch, strict=True)
     ]

@@ -7,12 +7,13 @@ from pockengine.backends.c.build import build_unit
 from pockengine.backends.c.calls import row_length
 from pockengine.backends.c.emit import emit, with_kernels
 from pockengine.backends.c.rules import canonical
+from pockengine.backends.c.tuning import tune
 from pockengine.backends.code import Code
 from pockengine.plan.planner import Plan
 from pockengine.runtime.native import NativeExecutable
 from pockengine.target import Target
 
-__all__ = ["build", "canonical", "emit", "row_length", "with_kernels"]
+__all__ = ["build", "canonical", "emit", "row_length", "tune", "with_kernels"]
 
 
 def build(plan: Plan, target: Target, timed: bool = False) -> Code:

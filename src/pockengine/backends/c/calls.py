@@ -14,7 +14,11 @@ from pockengine.backends.c.call import Call, Candidates, Writer
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import storage
+from pockengine.ops.panels import FromPanels
 from pockengine.target import Target
+
+Choices = Mapping[str, str]
+"""The variant to take for each value that has several, by its `signature`."""
 
 _SEVERAL: dict[str, Candidates] = {
     "conv": conv_calls.conv,
@@ -85,6 +89,15 @@ def candidates(value: Value, names: Mapping[Value, str], target: Target) -> tupl
 def call(value: Value, names: Mapping[Value, str], target: Target, variant: str) -> Call:
     """The candidate of that name."""
     return next(c for c in candidates(value, names, target) if c.variant == variant)
+
+
+def signature(value: Value) -> str:
+    """All that decides how long a kernel takes: the operator, and how its operands lie."""
+
+    def operand(x: Value) -> str:
+        return f"{x.type} in panels" if isinstance(storage(x).op, FromPanels) else str(x.type)
+
+    return f"{value.op} ({', '.join(map(operand, value.inputs))})"
 
 
 def row_length(value: Value) -> int | None:

@@ -9,9 +9,10 @@ checks the arena it is given, calls no allocator, and touches nothing but the ar
 """
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from pockengine.backends.c.call import WHOLE, block_of
-from pockengine.backends.c.calls import call, candidates, row_length
+from pockengine.backends.c.calls import Choices, call, candidates, row_length, signature
 from pockengine.backends.c.loops import Loop
 from pockengine.backends.c.sums import Sums, padded
 from pockengine.backends.c.syntax import CTYPE, Tables, indented
@@ -26,19 +27,27 @@ SERIAL_US = 4  # microseconds of work below which a step is not worth waking thr
 FLOPS_PER_US, BYTES_PER_US = 100_000, 20_000  # by what one core does
 
 
-def with_kernels(schedule: Schedule, target: Target) -> Schedule:
-    """The schedule with each step's kernel chosen, and its workspace, all threads together."""
-    return replace(schedule, steps=tuple(_with_kernel(s, target) for s in schedule.steps))
+def with_kernels(
+    schedule: Schedule, target: Target, choices: Choices = MappingProxyType({})
+) -> Schedule:
+    """The schedule with each step's kernel chosen, and its workspace, all threads together.
+
+    Of several kernels it is the one that was measured to be the fastest, else the best guess.
+    """
+    return replace(schedule, steps=tuple(_with_kernel(s, target, choices) for s in schedule.steps))
 
 
-def _with_kernel(step: Step, target: Target) -> Step:
+def _with_kernel(step: Step, target: Target, choices: Choices) -> Step:
     anchor, sums = anchor_of(step.values), Sums.of(step, target.threads)
     floats = target.threads * sums.floats + sums.scratch
     if anchor is None:
         return replace(step, scratch=4 * floats)
-    chosen = candidates(anchor, dict.fromkeys(step.reads, "x"), target)[0]
+    options = candidates(anchor, dict.fromkeys(step.reads, "x"), target)
+    best = choices.get(signature(anchor))
+    chosen = next((option for option in options if option.variant == best), options[0])
     floats += padded(chosen.shared) + target.threads * padded(chosen.scratch)
-    return replace(step, variant=chosen.variant, scratch=4 * floats)
+    measured = chosen.variant == best
+    return replace(step, variant=chosen.variant, measured=measured, scratch=4 * floats)
 
 
 def emit(plan: Plan, target: Target, timed: bool = False) -> str:
