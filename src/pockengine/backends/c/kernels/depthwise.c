@@ -10,6 +10,8 @@
  */
 #include "pock.h"
 
+/* BLOCK_PIXELS: neighbours computed together. DW_TAPS: taps of the weight's gradient whose sums stay
+ * in registers together. */
 #if POCK_MR == 6 /* 16 vector registers */
 #define BLOCK_PIXELS 4
 #define DW_TAPS 12
@@ -23,7 +25,8 @@ typedef struct {
   idx in, kernel, stride, pad, dilation;
 } dw_axis;
 
-/* What one position along an axis sums: in[at + j * at_step] * weight[k + j * k_step], j < count. */
+/* What one position along an axis sums, for j < count: in[at + j * at_step] times
+ * weight[k + j * k_step]. */
 typedef struct {
   idx count, at, k, at_step, k_step;
 } dw_taps;
