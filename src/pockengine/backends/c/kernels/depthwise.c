@@ -10,7 +10,7 @@
  */
 #include "pock.h"
 
-/* BLOCK_PIXELS: neighbours computed together. DW_TAPS: taps of the weight's gradient whose sums stay
+/* BLOCK_PIXELS: neighbours computed together. DW_TAPS: taps of a weight's gradient whose sums stay
  * in registers together. */
 #if POCK_MR == 6 /* 16 vector registers */
 #define BLOCK_PIXELS 4
