@@ -8,7 +8,7 @@ Every stage is a pure function; each graph is verified, and an observer can prin
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from pockengine.autodiff.objective import Loss, OwnOutput, as_loss
 from pockengine.autodiff.training import (
@@ -95,6 +95,14 @@ def compile(
     return make_program(planned.plan, code, planned.layouts, planned.job)
 
 
+def as_precision(name: str) -> Precision:
+    """The precision of that name. Raises InputError for another."""
+    if name not in get_args(Precision):
+        known = ", ".join(get_args(Precision))
+        raise InputError(f"no precision is called {name!r}; there are {known}")
+    return name  # type: ignore[return-value]
+
+
 @dataclass(frozen=True)
 class Job:
     """Everything that decides a program. `selection` is the scheme, resolved for the graph.
@@ -144,7 +152,7 @@ class Job:
             clip,
             accumulate,
             micro_batch,
-            precision,
+            as_precision(precision),
             tune,
         )
 

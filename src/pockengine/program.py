@@ -46,6 +46,8 @@ class Compiled(Protocol):
     def target(self) -> Target: ...
     @property
     def accumulate(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> ru
         _prefix(plan, job.samples),
         parts=job.batch // job.samples,
         accumulate=job.accumulate,
+        precision=job.precision,
         sums=_sums(plan, job.graph),
         full_batches=not (isinstance(loss, OwnOutput) or keeps_samples_apart(job.graph)),
         classes=classes,

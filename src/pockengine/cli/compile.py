@@ -33,6 +33,7 @@ def compile_(
         target=job.target,
         clip=job.clip,
         accumulate=job.accumulate,
+        precision=job.precision,
         tune=job.tune,
     )
     program.save(out)

@@ -128,7 +128,8 @@ def _show_signature(signature: Signature, kernels: Mapping[str, int], as_json: b
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    typer.echo(f"one block of {facts['arena_bytes']:,} bytes, batch {facts['batch']}")
+    size, batch, precision = (facts[key] for key in ("arena_bytes", "batch", "precision"))
+    typer.echo(f"one block of {size:,} bytes, batch {batch}, stored as {precision}")
     for name, entry in facts["entries"].items():
         typer.echo(f"{name}: {', '.join(entry['inputs'])} -> {', '.join(entry['outputs'])}")
     for kind, leaves in facts["leaves"].items():
@@ -149,6 +150,7 @@ def _signature_facts(signature: Signature) -> dict[str, Any]:
     return {
         "arena_bytes": signature.arena_bytes,
         "batch": signature.batch,
+        "precision": signature.precision,
         "entries": entries,
         "leaves": leaves,
         "memory": dict(signature.memory),

@@ -51,6 +51,7 @@ def _facts(planned: Planned) -> dict[str, Any]:
     rows = report.layers(plan.entries["train"].schedule)
     return {
         "trained": json.loads(planned.job.scheme.to_json())["parameters"],
+        "precision": planned.job.precision,
         "planned_peak_bytes": plan.peak_bytes,
         "lower_bound_bytes": plan.lower_bound,
         "extra_training_bytes": report.extra_training_bytes(plan),

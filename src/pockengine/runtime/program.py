@@ -127,6 +127,7 @@ class Signature:
     prefix: Prefix | None = None
     parts: int = 1
     accumulate: int = 1
+    precision: str = "f32"  # of what is stored, see docs/precision.md
     sums: tuple[str, ...] = ()
     full_batches: bool = False  # a batch may not be partly filled: the model mixes its samples
     classes: int | None = None  # labels must lie in 0..classes - 1
