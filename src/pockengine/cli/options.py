@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from pockengine.cli.load import find_model, make_optimizer, make_scheme
-from pockengine.compiler import Job
+from pockengine.compiler import Job, as_precision
 from pockengine.errors import InputError
 from pockengine.optim import ClipNorm
 from pockengine.target import Backend, Target
@@ -94,6 +94,9 @@ class JobOptions:
     train: Train = None
     batch: Annotated[int, typer.Option(min=1, help="Samples in a step.")] = 8
     accumulate: Annotated[int, typer.Option(min=1, help="Steps that share one update.")] = 1
+    precision: Annotated[
+        str, typer.Option(help="Of what is stored: f32, bf16; bf16_products: and multiplied.")
+    ] = "f32"
     clip_norm: Annotated[float | None, typer.Option(help="Limit of the gradients' norm.")] = None
     target: Annotated[str, typer.Option(help="host, avx512, avx2, sse, neon-linux...")] = "host"
     backend: Annotated[str, typer.Option(help="c, or numpy, which needs no compiler.")] = "c"
@@ -117,6 +120,7 @@ class JobOptions:
             self._target(),
             ClipNorm(self.clip_norm) if self.clip_norm else None,
             self.accumulate,
+            precision=as_precision(self.precision),
             tune=self.tune,
         )
 
