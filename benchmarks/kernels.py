@@ -39,6 +39,8 @@ PRODUCTS = [
     (8 * 14 * 14, 1024, 256),
     (8 * 7 * 7, 2048, 512),
 ]
+# rows, K, N
+FEW_ROWS = [(1, 1280, 1000), (4, 1280, 1000), (8, 1280, 1000), (16, 112, 1280), (16, 336, 112)]
 # n, size, c, o, kernel, stride
 CONVOLUTIONS = [
     (4, 224, 3, 32, 3, 2),
@@ -68,6 +70,7 @@ POOLS = [(4, 112, 64, 3, 2), (4, 56, 64, 2, 2), (4, 28, 96, 3, 1)]
 # rows, columns
 SOFTMAX = [(8 * 12 * 128, 128), (128, 1000), (8, 30522)]
 KERNELS = [
+    *("pk_gemm_few", "pk_gemm_few_t"),
     *("pk_pack_b", "pk_gemm", "pk_gemm_tn", "pk_conv_pack", "pk_conv_pack_t", "pk_conv_rows"),
     *("pk_conv_dx_rows", "pk_conv_dw", "pk_winograd_pack", "pk_winograd_rows", "pk_winograd_dw"),
     *("pk_depthwise_lines", "pk_depthwise_dx_lines", "pk_depthwise_dw"),
@@ -167,6 +170,27 @@ def product_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]
         if torch:
             ta, tb, tc = map(torch.from_numpy, (a, b, c))
             times += [best(lambda: ta @ tb), best(lambda: ta.T @ tc)]  # noqa: B023
+        yield f"{rows:6} x {inner:4} x {cols:4}", [2e-9 * rows * inner * cols / t for t in times]
+
+
+def few_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
+    """B packed at every call, and read in place; the same for B transposed."""
+    for rows, inner, cols in FEW_ROWS:
+        a, b, c = normal(rows, inner), normal(inner * cols), zeros(rows, cols)
+        packed = zeros(sizes.packed_size(inner, cols, k.target))
+        panels = sizes.panels(cols, k.target)
+        product = k.bind("pk_gemm", a, inner, packed, inner, cols, c, cols, rows, 0)
+        times = []
+        for kernel, steps in (("pk_gemm_few", (cols, 1)), ("pk_gemm_few_t", (1, inner))):
+            pack = k.bind("pk_pack_b", b, *steps, inner, cols, packed, 0, panels)
+            times += [
+                best(lambda: (pack(), product())),  # noqa: B023
+                best(k.bind(kernel, a, b, inner, cols, c, rows, 0, cols)),
+            ]
+        if torch:
+            ta, tb = torch.from_numpy(a), torch.from_numpy(b)
+            times += [best(lambda: ta @ tb.view(inner, cols))]  # noqa: B023
+            times += [best(lambda: ta @ tb.view(cols, inner).T)]  # noqa: B023
         yield f"{rows:6} x {inner:4} x {cols:4}", [2e-9 * rows * inner * cols / t for t in times]
 
 
@@ -334,6 +358,17 @@ def main() -> None:
         "product",
         ["a@b", "aT@c", *(["torch a@b", "aT@c"] if torch else [])],
         product_rows(k, torch),
+    )
+    table(
+        "few rows",
+        [
+            "pack, a@b",
+            "in place",
+            "pack, a@bT",
+            "in place",
+            *(["torch a@b", "a@bT"] if torch else []),
+        ],
+        few_rows(k, torch),
     )
     table("convolution", three + beside, conv_rows(k, torch))
     columns = [f"F({m}) {name}" for m in (2, 4) for name in three]
