@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pockengine.optim import ClipValue as ClipValue
     from pockengine.optim import Group as Group
     from pockengine.optim import Lion as Lion
+    from pockengine.runtime.features import FeatureCache as FeatureCache
     from pockengine.runtime.session import Session as Session
     from pockengine.scheme import UpdateScheme as UpdateScheme
     from pockengine.target import Target as Target
@@ -41,6 +42,7 @@ _HOMES = {
     "frontends.onnx": ("check_onnx", "import_onnx"),
     "frontends.torch": ("check_torch", "import_torch"),
     "optim": ("SGD", "Adam", "AdamW", "ClipNorm", "ClipValue", "Group", "Lion"),
+    "runtime.features": ("FeatureCache",),
     "runtime.session": ("Session",),
     "scheme": ("UpdateScheme",),
     "target": ("Target",),

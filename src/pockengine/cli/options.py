@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -14,10 +13,9 @@ import typer
 from pockengine.cli.load import find_model, make_optimizer, make_scheme
 from pockengine.compiler import Job, as_precision
 from pockengine.errors import InputError
+from pockengine.files import parse_bytes
 from pockengine.optim import ClipNorm
 from pockengine.target import Backend, Target
-
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -140,14 +138,6 @@ class JobOptions:
             if name == self.backend:
                 return name  # type: ignore[no-any-return]
         raise InputError(f"no back end is called {self.backend!r}; there are c and numpy.")
-
-
-def parse_bytes(words: str) -> int:
-    """`64MB`, `1.5 GiB` or a plain number of bytes. Raises InputError for anything else."""
-    match = re.fullmatch(r"([\d.]+)\s*([A-Za-z]*)", words.strip())
-    if not match or match[2].upper() not in _UNITS or match[1].count(".") > 1:
-        raise InputError(f"expected an amount of memory such as 64MB or 64MiB, got {words!r}.")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def job_verb(verb: Callable[..., None]) -> Callable[..., None]:

@@ -7,8 +7,8 @@ nothing.
 
 import mmap
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from pockengine.runtime.arrays import (
     write,
 )
 from pockengine.runtime.artifact import load_program
-from pockengine.runtime.prefix import PrefixRunner
+from pockengine.runtime.features import FeatureCache
+from pockengine.runtime.prefix import Id, Loader, PrefixRunner, checked_ids
 from pockengine.runtime.program import Array, Program, Tensor
 
 STATUS = {
@@ -40,16 +41,35 @@ NON_FINITE = 3
 OWN = ("target", "sample_weight", "lr")  # inputs that the engine added to the model's
 
 
+Load = Callable[[list[Id]], Batch]
+"""Loads the inputs of the samples with these names."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a call is given: arrays by name, and the model's inputs where they are loaded."""
+
+    arrays: Mapping[str, Array]
+    loader: Loader | None = None
+
+
 class Session:
     """A program at work. Holds the weights; use as a context manager, or call `close`.
 
     Calls from several threads wait for each other.
     """
 
-    def __init__(self, program: Program, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        *,
+        threads: int | None = None,
+        cache: FeatureCache | None = None,
+    ) -> None:
         """Takes `program.peak_bytes` of memory and fills in the weights.
 
-        Raises InputError for more threads than the program was planned for.
+        A `cache` keeps what the frozen prefix computes for a sample. Raises InputError for more
+        threads than the program was planned for, and for a cache where nothing heavy is frozen.
         """
         self.program = program
         self.signature = program.signature
@@ -59,16 +79,21 @@ class Session:
             program.fill(leaf.name, leaf.view(self._arena))
         self._executable = program.start(count)
         prefix = self.signature.prefix
-        self._prefix = PrefixRunner(self.signature, prefix, self._run) if prefix else None
+        if cache is not None and prefix is None:
+            raise InputError("the program has no frozen prefix whose features a cache could keep")
+        self._cache = cache
+        self._prefix = PrefixRunner(self.signature, prefix, self._run, cache) if prefix else None
         self._inputs = self._model_inputs()
         self._lock = threading.Lock()
         self._closed = False
         self._micro = 0  # batches given to `step` so far
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int | None = None) -> "Session":
+    def load(
+        cls, path: str | Path, *, threads: int | None = None, cache: FeatureCache | None = None
+    ) -> "Session":
         """A session of a `.pock` file. Raises ArtifactError for a file that is damaged."""
-        return cls(load_program(Path(path)), threads=threads)
+        return cls(load_program(Path(path)), threads=threads, cache=cache)
 
     def save(self, path: str | Path) -> None:
         """Writes a `.pock` file that goes on from here: with these weights and optimizer states.
@@ -104,19 +129,28 @@ class Session:
 
     # ---- the three calls -------------------------------------------------------------------------
 
-    def step(self, x: Batch, y: Any = None, lr: float = 1e-3, weight: Any = None) -> float:
+    def step(
+        self,
+        x: Batch | Load,
+        y: Any = None,
+        lr: float = 1e-3,
+        weight: Any = None,
+        samples: Sequence[Id] | None = None,
+    ) -> float:
         """One training step on up to a batch of samples; returns their mean loss before the step.
 
         `x` is the input, a tuple of the inputs in order, or a dict by name; `y` are the labels or
-        targets, `weight` optional weights of the samples. With accumulation, all but each k-th call
-        only add up gradients. Raises InputError for arrays that do not fit, and NonFiniteLossError
+        targets, `weight` optional weights of the samples. Where `samples` gives their names, `x` is
+        a function that loads those it is called with: with a cache, only what is not kept yet; a
+        name must then always mean the same inputs. With accumulation, all but each k-th call only
+        add up gradients. Raises InputError for arrays that do not fit, and NonFiniteLossError
         when the loss is NaN or infinite; the weights are then as before the call.
         """
         rate = _checked_rate(lr)
         with self._lock:
             last = (self._micro + 1) % self.signature.accumulate == 0
             entry = "train" if last else "accumulate"
-            self._give(entry, self._arrays(entry, x, y), weight)
+            self._give(entry, self._samples(entry, x, y, samples), weight)
             if last:
                 self._input(entry, "lr").view(self._arena)[...] = rate
             self._micro += 1  # before the call, so that an interrupt that comes during it counts it
@@ -128,11 +162,18 @@ class Session:
             outputs = self.program.entry(entry).outputs
             return float(next(t for t in outputs if t.name == "loss").view(self._arena))
 
-    def evaluate(self, x: Batch, y: Any = None, weight: Any = None) -> dict[str, float]:
+    def evaluate(
+        self,
+        x: Batch | Load,
+        y: Any = None,
+        weight: Any = None,
+        samples: Sequence[Id] | None = None,
+    ) -> dict[str, float]:
         """Mean loss of any number of samples, and the accuracy where the loss has one."""
         total: dict[str, float] = {}
         with self._lock:
-            for found in self._each("evaluate", self._arrays("evaluate", x, y), weight):
+            given = self._samples("evaluate", x, y, samples)
+            for found in self._each("evaluate", given, weight):
                 values = {name: float(value) for name, value in found.items()}
                 values["loss"] *= values["weight"]
                 total = {name: total.get(name, 0.0) + value for name, value in values.items()}
@@ -141,14 +182,15 @@ class Session:
             result["accuracy"] = total["correct"] / max(total["count"], 1.0)
         return result
 
-    def predict(self, x: Batch) -> Any:
+    def predict(self, x: Batch | Load, samples: Sequence[Id] | None = None) -> Any:
         """The model's output for any number of samples; a dict by name when it has several.
 
         An output without a row for each sample is given once for each batch, stacked.
         """
         parts: dict[str, list[Array]] = {}
         with self._lock:
-            for found in self._each("predict", self._arrays("predict", x, None), None):
+            given = self._samples("predict", x, None, samples)
+            for found in self._each("predict", given, None):
                 for name, value in found.items():
                     parts.setdefault(name, []).append(value)
             rows = {t.name: self._rows_each(t) for t in self.program.entry("predict").outputs}
@@ -232,45 +274,95 @@ class Session:
     def _rows_each(self, tensor: Tensor) -> int:
         return rows_each(tensor, self.signature.batch)
 
-    def _arrays(self, entry: str, x: Batch, y: Any) -> dict[str, Array]:
+    def _samples(
+        self, entry: str, x: Batch | Load, y: Any, names: Sequence[Id] | None
+    ) -> "Samples":
         """What the entry point is given, by name, checked but for the number of samples."""
-        inputs = self._given(entry)
-        arrays = by_name([t for t in inputs if t.name not in OWN], x)
-        takes_target = any(t.name == "target" for t in inputs)
-        if takes_target and y is None:
+        arrays = self._targets(entry, y)
+        if names is not None and callable(x):
+            load = x
+            return Samples(arrays, Loader(checked_ids(names), lambda ids: self._loaded(load, ids)))
+        if names is not None or callable(x):
+            raise InputError(
+                "names of samples and a function that loads them belong together: give "
+                "step(load, labels, samples=names), or arrays and no names"
+            )
+        return Samples(self._model_arrays(x) | arrays)
+
+    def _model_arrays(self, x: Batch) -> dict[str, Array]:
+        tensors = [t for t in self._inputs if t.name not in OWN]
+        arrays = by_name(tensors, x)
+        return {t.name: converted(t, arrays[t.name]) for t in tensors}
+
+    def _targets(self, entry: str, y: Any) -> dict[str, Array]:
+        target = next((t for t in self._given(entry) if t.name == "target"), None)
+        if target and y is None:
             raise InputError(f"{entry} needs labels or targets as its second argument")
-        if y is not None and not takes_target:
+        if y is not None and not target:
             raise InputError(
                 "the model computes its own loss, so it takes no labels beside its inputs"
             )
-        if takes_target:
-            arrays["target"] = as_array("target", y)
-        return {t.name: converted(t, arrays[t.name]) for t in inputs if t.name in arrays}
+        return {"target": converted(target, as_array("target", y))} if target else {}
 
-    def _each(
-        self, entry: str, arrays: Mapping[str, Array], weight: Any
-    ) -> Iterator[dict[str, Array]]:
+    def _loaded(self, load: Load, ids: list[Id]) -> dict[str, Array]:
+        arrays = self._model_arrays(load(ids))
+        tensors = [t for t in self._inputs if t.name in arrays]
+        count = sample_count(tensors, arrays, self.signature.batch)
+        if count != len(ids):
+            raise InputError(f"the function was to load {len(ids)} samples, it gave {count}")
+        return arrays
+
+    def _each(self, entry: str, given: "Samples", weight: Any) -> Iterator[dict[str, Array]]:
         """Runs all samples, a batch at a time; yields copies of the outputs, without padding."""
-        tensors = [t for t in self._given(entry) if t.name in arrays]
         batch = self.signature.batch
-        count = sample_count(tensors, arrays, batch)
+        count = self._count(entry, given)
         if count == 0:
             raise InputError(f"{entry} needs at least one sample")
         weights = checked_weights(count, weight)
+        tensors = [t for t in self._given(entry) if t.name in given.arrays]
         for first in range(0, count, batch):
             here = min(batch, count - first)
-            cut = {t.name: part(t, arrays[t.name], first, here, batch) for t in tensors}
-            self._give(entry, cut, None if weight is None else weights[first : first + here])
+            cut = {t.name: part(t, given.arrays[t.name], first, here, batch) for t in tensors}
+            loader = given.loader and given.loader.part(first, here)
+            of_part = None if weight is None else weights[first : first + here]
+            self._give(entry, Samples(cut, loader), of_part)
             self._run(entry)
             outputs = self.program.entry(entry).outputs
             yield {t.name: self._rows(entry, t, here) for t in outputs}
 
-    def _give(self, entry: str, arrays: Mapping[str, Array], weight: Any) -> None:
+    def _count(self, entry: str, given: "Samples") -> int:
+        """How many samples there are. Raises InputError where shapes or numbers do not fit."""
+        tensors = [t for t in self._given(entry) if t.name in given.arrays]
+        count = sample_count(tensors, given.arrays, self.signature.batch)
+        if given.loader is None:
+            return count
+        named = len(given.loader.ids)
+        if tensors and count != named:
+            raise InputError(f"{named} samples are named, and there are labels for {count}")
+        return named
+
+    def _give(self, entry: str, given: "Samples", weight: Any) -> None:
         """Checks a batch, then writes it, padded, to its places."""
         self._check_open()
+        count = self._count(entry, given)
+        self._check_count(entry, count)
+        arrays, loader = dict(given.arrays), given.loader
+        if "target" in arrays and self.signature.classes is not None:
+            check_labels(arrays["target"], self.signature.classes, self.signature.ignore_index)
         inputs = self.program.entry(entry).inputs
-        tensors = [t for t in self._given(entry) if t.name in arrays]
-        count = sample_count(tensors, arrays, self.signature.batch)
+        weighted = [t for t in inputs if t.name == "sample_weight"]
+        weights = [(t, checked_weights(count, weight)) for t in weighted]
+        if not weighted and entry != "predict":
+            self._check_unweighted(count, weight)
+        if loader and (self._cache is None or any(t.name in self.signature.inputs for t in inputs)):
+            arrays |= loader.load(list(loader.ids))  # all are needed
+            loader = None
+        if self._prefix:  # first, because it works where the other inputs lie
+            self._prefix.fill(loader or arrays, count, self._arena)
+        for tensor, array in [(t, arrays[t.name]) for t in inputs if t.name in arrays] + weights:
+            write(tensor, array, self._arena)
+
+    def _check_count(self, entry: str, count: int) -> None:
         if not 1 <= count <= self.signature.batch:
             raise InputError(f"{entry} takes 1 to {self.signature.batch} samples, got {count}")
         if self.signature.full_batches and count != self.signature.batch:
@@ -278,18 +370,6 @@ class Session:
                 "the model mixes the samples of a batch, so every batch must be full: expected "
                 f"{self.signature.batch} samples, got {count}"
             )
-        if "target" in arrays and self.signature.classes is not None:
-            check_labels(arrays["target"], self.signature.classes, self.signature.ignore_index)
-        prepared = [(t, arrays[t.name]) for t in inputs if t.name in arrays]
-        weighted = [t for t in inputs if t.name == "sample_weight"]
-        prepared += [(t, checked_weights(count, weight)) for t in weighted]
-        if not weighted and entry != "predict":
-            self._check_unweighted(count, weight)
-        if self._prefix:  # first, because it works where the other inputs lie
-            self._prefix.compute(arrays, np.arange(count), self._arena)
-            self._prefix.fill_up(count, self._arena)
-        for tensor, array in prepared:
-            write(tensor, array, self._arena)
 
     def _check_unweighted(self, count: int, weight: Any) -> None:
         if weight is not None:
