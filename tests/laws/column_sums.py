@@ -1,4 +1,4 @@
-"""Sums of columns that ride in the step that computes the rows, for the compiled law.
+"""Sums and moments of columns that ride in the step that computes the rows, for the compiled law.
 
 Rows of all numbers, so that parts and blocks end in the middle; columns of all widths; behind
 kernels that compute pixels, lines of pixels, and behind loops.
@@ -17,6 +17,7 @@ from pockengine.ir.verify import verify
 from pockengine.ops import build as b
 from pockengine.ops.bits import PackBits, UnpackBits
 from pockengine.ops.conv import Conv
+from pockengine.ops.norm import BatchMean, BatchVariance, Normalize, NormalizeGrad
 from pockengine.ops.reduce import Sum
 
 SHAPES = (
@@ -75,6 +76,24 @@ class _Maker:
         samples = b.reduce_sum(b.tanh(x), (0,))
         return {"y": b.mul(centred, x), "samples": samples, "all": b.reduce_sum(x, (0, 1, 2, 3))}
 
+    def norm(self, x: Value) -> dict[str, Value]:
+        """A batch norm, its gradients and its running statistics, with weights of samples."""
+        axes, weight = (0, 1, 2), b.clip(self.leaf(x.shape[0]), 0.25, 1.0)
+        h, gamma = self.leaf(*x.shape), self.leaf(1, 1, 1, x.shape[-1])
+        y = Normalize(axes, 0.1)(x, weight)
+        return {
+            "y": b.mul(y, gamma),
+            "dx": NormalizeGrad(axes, 0.1)(b.mul(h, gamma), x, weight),
+            "dgamma": Sum(axes, True)(b.mul(h, y)),
+            "mean": BatchMean(axes)(x, weight),
+            "var": BatchVariance(axes, False)(x, weight),
+        }
+
+    def plain_norm(self, x: Value) -> dict[str, Value]:
+        """Without weights, of something that is stored for it alone."""
+        y = Normalize((0, 1, 2), 0.1)(b.tanh(x))
+        return {"y": y, "dx": NormalizeGrad((0, 1, 2), 0.1)(self.leaf(*x.shape), b.tanh(x))}
+
 
 def sum_cases() -> list[Case]:
     return [_case(*chosen) for chosen in _choices()]
@@ -82,7 +101,7 @@ def sum_cases() -> list[Case]:
 
 def _choices() -> Iterator[tuple[str, str, tuple[int, ...]]]:
     for rows in ("product", "depthwise", "loop"):
-        for sums in ("alone", "gradients", "again"):
+        for sums in ("alone", "gradients", "again", "norm", "plain_norm"):
             for shape in SHAPES:
                 yield rows, sums, shape
 

@@ -91,7 +91,7 @@ def test_behind_kernels(on: Machine) -> None:
 
 def test_sums_of_columns(on: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """In parts of a few rows and blocks that are smaller still."""
-    monkeypatch.setattr(import_module("pockengine.backends.c.sums"), "ROWS", 8)
+    monkeypatch.setattr(import_module("pockengine.backends.c.riding"), "ROWS", 8)
     monkeypatch.setattr(import_module("pockengine.backends.c.call"), "BLOCK", 128)
     check_cases(sum_cases(), on)
 
@@ -105,7 +105,7 @@ def test_random_graphs(unit: int, on: Machine, monkeypatch: pytest.MonkeyPatch) 
     """What fusion puts together, in blocks so small that every thread has several."""
     monkeypatch.setattr(import_module("pockengine.backends.c.call"), "BLOCK", 64)
     monkeypatch.setattr(import_module("pockengine.backends.c.loops"), "CHUNK", 64)
-    monkeypatch.setattr(import_module("pockengine.backends.c.sums"), "ROWS", 4)
+    monkeypatch.setattr(import_module("pockengine.backends.c.riding"), "ROWS", 4)
     check_cases([random_case(unit * GRAPHS + i) for i in range(GRAPHS)], on)
 
 

@@ -1,4 +1,4 @@
-"""What rides in the step that computes its operand: sums of columns."""
+"""What rides in the step that computes its operand: sums and moments of columns."""
 
 import pytest
 
@@ -8,6 +8,7 @@ from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, Step
 from pockengine.ir.types import TensorType
 from pockengine.ops import build as b
+from pockengine.ops.norm import BatchMean, BatchVariance
 from pockengine.passes.fuse import anchor_of, fuse
 from pockengine.passes.groups import WIDEST, riders
 
@@ -38,6 +39,14 @@ def test_sums_ride_in_a_loop() -> None:
     total = b.reduce_sum(b.exp(rows(6, 5, 8)), (0, 1))
     (step,) = fused(total=total).steps
     assert anchor_of(step.values) is None and step.results == (total,)
+
+
+def test_moments_ride_and_store_what_they_read_again() -> None:
+    x = b.mul(b.matmul(rows(48, 3), rows(3, 8, name="w")), 2.0)
+    mean, variance = BatchMean((0,))(x), BatchVariance((0,), True)(x)
+    (step,) = fused(mean=mean, variance=variance).steps
+    assert riders(step.values) == [mean, variance]
+    assert step.results == (x, mean, variance)
 
 
 def test_what_reads_a_sum_comes_in_a_later_step() -> None:

@@ -248,12 +248,12 @@ class BatchMean(Op):
 
 @dataclass(frozen=True)
 class BatchVariance(Op):
-    """The unbiased variance over `axes`, which disappear: sum of squares / max(total - 1, 1).
-
-    For running statistics, so it has no gradient.
+    """The variance over `axes`, which disappear: sum of squares / total, where biased, else
+    / max(total - 1, 1). For running statistics, so it has no gradient.
     """
 
     axes: Shape
+    biased: bool
 
     kernel: ClassVar[str] = "batch_variance"
 
@@ -264,7 +264,8 @@ class BatchVariance(Op):
     def ref(self, x: Array, *weight: Array) -> Array:
         total = _shares(x, self.axes, weight)[1]
         biased = _statistics(x, self.axes, weight)[1].squeeze(self.axes)
-        return np.asarray(biased * (total / max(total - 1.0, 1.0)), x.dtype)
+        factor = 1.0 if self.biased else total / max(total - 1.0, 1.0)
+        return np.asarray(biased * factor, x.dtype)
 
     def flops(self, y: TensorType, *xs: TensorType) -> int:
         return 4 * xs[0].size
@@ -272,11 +273,12 @@ class BatchVariance(Op):
     @classmethod
     def samples(cls, rng: np.random.Generator) -> Iterable[Sample]:
         for axes, x, weight in _cases(rng):
-            yield Sample(cls(axes), (x, *weight), ())
+            yield Sample(cls(axes, False), (x, *weight), ())
+            yield Sample(cls(axes, True), (x, *weight), ())
 
     @classmethod
     def errors(cls) -> Iterable[ErrorSample]:
-        yield ErrorSample(cls((2,)), (TensorType("f32", (4, 3)),), "has axes (2,)")
+        yield ErrorSample(cls((2,), True), (TensorType("f32", (4, 3)),), "has axes (2,)")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, Step, storage
 from pockengine.ir.types import NUMPY
 from pockengine.ops.index import Put
-from pockengine.passes.groups import Group, Grouping, RowLength, is_loop, riders
+from pockengine.passes.groups import Group, Grouping, RowLength, is_loop, is_statistic, riders
 from pockengine.passes.sink import sink
 
 
@@ -53,11 +53,11 @@ class _Steps:
         return Step(values, results, inplace=_inplace(group, values, results, landing))
 
     def _is_stored(self, value: Value, group: Group) -> bool:
-        """Stored by its own group, and only for a group that does not compute it for itself."""
+        """Stored by its own group, and only for who does not compute it, or reads whole blocks."""
         if self.grouping.group_of[value] is not group:
             return False
         return value in self.grouping.kept or any(
-            value not in reader.values
+            value not in reader.values or is_statistic(user)
             for user in self.grouping.readers(value)
             for reader in self.computed[user]
         )

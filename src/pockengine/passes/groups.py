@@ -7,8 +7,8 @@ groups in that order is correct, and no cycle can appear.
 What is virtual is computed inside each step that reads it, and never stored: scalars, index
 patterns, data movement with a single elementwise reader, and weights whose panels all readers take.
 
-The sum of the columns of what a group computes rides in that group: its loop adds each row up while
-it is there. Nobody in the group can read the sum, which is known only after the last row.
+Sums, means and variances of the columns of what a group computes ride in that group: they take each
+row while it is there. Nobody in the group can read them: they are known only after the last row.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,11 +23,12 @@ from pockengine.ir.types import Shape
 from pockengine.ops.bits import PackBits, UnpackBits
 from pockengine.ops.constant import Full
 from pockengine.ops.index import Take
+from pockengine.ops.norm import BatchMean, BatchVariance
 from pockengine.ops.panels import FromPanels, takes_panels
 from pockengine.ops.precision import FromBF16
 from pockengine.ops.reduce import Sum
 
-WIDEST = 4096  # columns a riding sum: each part of a step adds up for itself
+WIDEST = 4096  # columns of what rides: each part of a step has totals of its own
 
 RowLength = Callable[[Value], int | None]
 """Elements a row of a kernel's result, if the back end computes it by whole rows; else None."""
@@ -48,18 +49,23 @@ def is_view(value: Value) -> bool:
 
 
 def columns_of(value: Value) -> int | None:
-    """The number of columns, if `value` is a sum of columns that may ride; else None."""
-    if not isinstance(value.op, Sum) or value.dtype != "f32":
+    """The number of columns, if `value` is made of each column of its operand; else None."""
+    if not isinstance(value.op, (Sum, BatchMean, BatchVariance)) or value.dtype != "f32":
         return None
-    (x,) = value.inputs
+    x = value.inputs[0]
     rows = max((a + 1 for a in value.op.axes if x.shape[a] > 1), default=0)
     columns = prod(x.shape[rows:])
     whole = all(a in value.op.axes or x.shape[a] == 1 for a in range(rows))
     return columns if whole and rows and 1 < columns <= WIDEST else None
 
 
+def is_statistic(value: Value) -> bool:
+    """Whether it reads rows once more when they have been stored, so as to centre them."""
+    return isinstance(value.op, (BatchMean, BatchVariance))
+
+
 def riders(values: Iterable[Value]) -> list[Value]:
-    """The values of a step that sum the columns of another one."""
+    """The values of a step that are made of the columns of another one."""
     inside = dict.fromkeys(values)
     return [v for v in inside if columns_of(v) and storage(v.inputs[0]) in inside]
 
@@ -84,6 +90,7 @@ class Group:
     space: int
     cuts: frozenset[int]
     open: bool  # whether elementwise values may join
+    row: int | None  # elements a row of its kernel
     values: list[Value] = field(default_factory=list)
 
 
@@ -171,6 +178,7 @@ class Grouping:
             group.open
             and self.space_of(value) == group.space
             and is_chain(cuts, group.space)
+            and not (is_statistic(value) and (group.row or 0) % (columns_of(value) or 1))
             and packs_whole_bytes([*group.values, value], cuts)
         )
 
@@ -208,7 +216,7 @@ class Grouping:
         row = None if loop else self.row_length(value)
         cuts = frozenset({row} - {value.type.size}) if row else frozenset()
         space = self.space_of(value) if loop else value.type.size
-        group = Group(len(self.groups), space, cuts, loop or row is not None)
+        group = Group(len(self.groups), space, cuts, loop or row is not None, row)
         self.groups.append(group)
         return group
 

@@ -102,7 +102,7 @@ def _batch_norm(op: BatchNorm, value: Value, updates: dict[str, Value]) -> Value
     if op.momentum is None:
         text = f"expected a momentum, got None (the average of all batches) for {op}"
         raise GraphError(f"{text} of {value.source!r}; set one, such as 0.1, before the import")
-    for running, of_batch in ((mean, BatchMean(axes)(x)), (var, BatchVariance(axes)(x))):
+    for running, of_batch in ((mean, BatchMean(axes)(x)), (var, BatchVariance(axes, False)(x))):
         name = _name(running)
         old = updates.get(name, running)  # a norm that is used twice updates twice
         updates[name] = add(mul(old, 1.0 - op.momentum), mul(of_batch, op.momentum))

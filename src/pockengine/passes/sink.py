@@ -14,6 +14,7 @@ from pockengine.passes.groups import (
     Grouping,
     is_chain,
     is_pointwise,
+    is_statistic,
     packs_whole_bytes,
     riders,
 )
@@ -98,7 +99,8 @@ class _Sink:
     def reads_rows(self, user: Value) -> bool:
         """Whether a loop that computes an operand of `user` goes on with its elements."""
         group = self.grouping.group_of.get(user)
-        return is_pointwise(user) or (group is not None and user in riders(group.values))
+        rides = group is not None and user in riders(group.values)
+        return is_pointwise(user) or (rides and not is_statistic(user))
 
     def pays(self, value: Value, group: Group) -> bool:
         """Whether the group can compute the value, and keeps no more bytes alive by it."""

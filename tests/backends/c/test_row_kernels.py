@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from kernel_table import Conv, Kernels, Poisoned, kernels, runnable_targets
 
+from pockengine.backends.c.riding import moments_size
 from pockengine.ops.loss import CrossEntropy, CrossEntropyGrad
 from pockengine.ops.norm import (
     BatchMean,
@@ -158,22 +159,25 @@ def test_normalize_rows(k: Kernels, cols: int) -> None:
 
 @pytest.mark.parametrize("cols", [1, 5, 24, 64, 100])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_normalize_columns(k: Kernels, cols: int, weighted: bool) -> None:
-    x, dy = 0.3 * normal(6, 31, cols) + 5, normal(6, 31, cols)
+def test_moments_of_columns(k: Kernels, cols: int, weighted: bool) -> None:
+    """In three parts, the last of them of padded rows; the mean is large beside the spread."""
+    x = 0.3 * normal(6, 31, cols) + 50
     weight = (np.array([1, 1, 0.5, 2, 1, 0], np.float32),) if weighted else ()
-    geometry = (weight[0] if weighted else None, 31, 6 * 31, cols)
     exact = [a.astype(float) for a in weight]
-    x64, dy64, axes = x.astype(float), dy.astype(float), (0, 1)
-    y, dx, mean, var = Poisoned(x.shape), Poisoned(x.shape), Poisoned(cols), Poisoned(cols)
-    for c0, c1 in halves(cols):
-        k("pk_normalize_columns", x, *geometry, 1e-5, y.array, c0, c1)
-        k("pk_normalize_columns_grad", dy, x, *geometry, 1e-5, dx.array, c0, c1)
-        k("pk_column_mean", x, *geometry, mean.array, c0, c1)
-        k("pk_column_variance", x, *geometry, var.array, c0, c1)
-    assert_close(y.check(), Normalize(axes, 1e-5).ref(x64, *exact), 2e-5)
-    assert_close(dx.check(), NormalizeGrad(axes, 1e-5).ref(dy64, x64, *exact), 2e-5)
-    assert_close(mean.check(), BatchMean(axes).ref(x64, *exact))
-    assert_close(var.check(), BatchVariance(axes).ref(x64, *exact), 2e-5)
+    size = moments_size(cols)
+    parts, mean, variance = Poisoned((3, size)), Poisoned(cols), Poisoned(cols)
+    parts.array[:] = 0
+    for part, (row0, row1) in enumerate(((0, 40), (40, 155), (155, 186))):
+        for middle in ((row0, row0 + 7), (row0 + 7, row1)):
+            k("pk_add_moments", x, *(weight or (None,)), 31, *middle, cols, parts.array[part])
+    k("pk_merge_moments", parts.array, 3, size, cols)
+    k("pk_moments_mean", parts.array, cols, mean.array)
+    assert_close(mean.check(), BatchMean((0, 1)).ref(x.astype(float), *exact))
+    for biased in (False, True):
+        k("pk_moments_variance", parts.array, cols, int(biased), variance.array)
+        want = BatchVariance((0, 1), biased).ref(x.astype(float), *exact)
+        assert_close(variance.check(), want, 2e-5)
+    assert parts.check().shape == (3, size)
 
 
 # window, stride, padding, dilation, size

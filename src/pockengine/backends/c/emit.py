@@ -14,7 +14,7 @@ from types import MappingProxyType
 from pockengine.backends.c.call import WHOLE, block_of
 from pockengine.backends.c.calls import Choices, call, candidates, row_length, signature
 from pockengine.backends.c.loops import Loop
-from pockengine.backends.c.sums import Sums, padded
+from pockengine.backends.c.riding import Riding, padded
 from pockengine.backends.c.syntax import CTYPE, Tables, indented
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
@@ -38,8 +38,8 @@ def with_kernels(
 
 
 def _with_kernel(step: Step, target: Target, choices: Choices) -> Step:
-    anchor, sums = anchor_of(step.values), Sums.of(step, target.threads)
-    floats = target.threads * sums.floats + sums.scratch
+    anchor, riding = anchor_of(step.values), Riding.of(step, target.threads)
+    floats = target.threads * riding.sums_size + riding.scratch
     if anchor is None:
         return replace(step, scratch=4 * floats)
     options = candidates(anchor, dict.fromkeys(step.reads, "x"), target)
@@ -132,7 +132,7 @@ class _StepWriter:
         self.call = (
             call(self.anchor, self.names, entry.target, step.variant) if self.anchor else None
         )
-        self.sums = Sums.of(step, entry.target.threads)
+        self.riding = Riding.of(step, entry.target.threads)
         self.loop = self._loop()
 
     def _loop(self) -> Loop | None:
@@ -140,7 +140,7 @@ class _StepWriter:
         if not rest or not self.step.results:
             return None
         row = row_length(self.anchor) if self.anchor else None
-        names = {**self.names, **self.sums.names()}
+        names = {**self.names, **self.riding.names()}
         if self.anchor is not None:
             names[self.anchor] = self.names[self._landing]
         loop = Loop(self.step, names, self.entry.tables, row, self.anchor)
@@ -175,10 +175,10 @@ class _StepWriter:
                 for c in self.call.checks
             ]
             lines += self._launch(f"{self.function}_pack", self.call.pack_items)
-        lines += self._launch(self.function, self.sums.parts or self._units)
-        if self.sums.offsets:
+        lines += self._launch(self.function, self.riding.parts or self._units)
+        if self.riding.parts:
             names = " ".join([*self._pointers(), *self._workspace("0")])
-            lines += ["{", names, *self.sums.results(self.names), "}"]
+            lines += ["{", names, *self.riding.results(self.names), "}"]
         return [*lines, *map(self._copy, self.step.copies)]
 
     @property
@@ -222,7 +222,7 @@ class _StepWriter:
         if slot is None:
             return []
         shared, scratch = (self.call.shared, self.call.scratch) if self.call else (0, 0)
-        first, each = padded(shared), padded(scratch) + self.sums.floats
+        first, each = padded(shared), padded(scratch) + self.riding.sums_size
         parts = first + self.entry.target.threads * each
         return [
             f"float *const shared = (float *)(m + {slot.offset});",
@@ -242,10 +242,11 @@ class _StepWriter:
         body, block = self.loop.text() if self.loop else [], WHOLE
         if self.call:
             body, block = [*self.call.body, *body], self.call.block
-        elif self.loop and self.sums.offsets:
+        elif self.loop and self.riding.parts:
             block = block_of(self.loop.item)
-        if self.sums.offsets:
-            return [*self._out(), *self.sums.around(self._items, self._multiple, block, body)]
+        if self.riding.parts:
+            around = self.riding.around(self._items, self._multiple, block, body, self.names)
+            return [*self._out(), *around]
         return [*self._out(), *self._whole_units(), *self._blocks(block, body)]
 
     def _whole_units(self) -> list[str]:

@@ -19,7 +19,7 @@ from pockengine.ir.types import Shape
 from pockengine.ops.bits import PackBits, UnpackBits
 from pockengine.ops.constant import Full, c_literal
 from pockengine.ops.index import Take
-from pockengine.passes.groups import columns_of, is_view, riders, splits
+from pockengine.passes.groups import columns_of, is_statistic, is_view, riders, splits
 
 CHUNK = 1024  # elements an item of a flat loop
 TILE = 64  # elements a tile of an inner loop that packs or unpacks bits: one 64-bit word
@@ -64,16 +64,17 @@ class Loop:
     space: Space = field(init=False)
 
     def __post_init__(self) -> None:
-        beneath = {storage(x) for x in self.anchor.inputs} if self.anchor else set()
-        others = (v for v in self.step.values if v is not self.anchor)
-        self.values = [v for v in others if v not in beneath]  # the kernel reads panels itself
+        self.riders = riders(self.step.values)
+        apart = {self.anchor, *filter(is_statistic, self.riders)}
+        apart |= {storage(x) for x in self.anchor.inputs} if self.anchor else set()  # panels
+        self.values = [v for v in self.step.values if v not in apart]
         self.inner = {v: f"t{i}" for i, v in enumerate(self.step.values)}
         reads = [x for v in self.values for x in v.inputs]
         self.reshaped = {storage(x) for x in reads if storage(x) is not x}
         self.own = {v for v in self.values if not self._inlined(v)}
         if not self.own:
             return
-        self.sums = set(riders(self.step.values))
+        self.sums = {v for v in self.riders if v in self.own}
         self.total = max(
             v.inputs[0].type.size if _packs(v) or v in self.sums else v.type.size for v in self.own
         )
@@ -100,12 +101,16 @@ class Loop:
         cuts = {c for v in whole for c in splits(v)}
         if self.row and self.row != self.total:
             cuts.add(self.row)
-        fixed = {c for v in whole if is_view(v) or v in self.sums for c in splits(v)}
+        columns = {columns_of(v) or 1 for v in self.riders}
+        cuts |= columns
+        fixed = columns.union(*(splits(v) for v in whole if is_view(v)))
         dims = _merged(_dims(self.total, cuts), fixed, self._walks)
         if self.row and len(dims) > 1:  # not flat: rows must then start where a dim turns over
             dims = _merged(_dims(self.total, cuts), {*fixed, self.row}, self._walks)
             dims = (*dims, 1) if self.row == 1 else dims
-        return Space(dims, self._inner_dims(dims)) if self.row else _with_rows(dims)
+        if self.row:
+            return Space(dims, self._inner_dims(dims))
+        return _with_rows(dims, max(ROW, *columns) if columns else ROW)
 
     def _walks(self, dims: Shape) -> list[Strides]:
         """How each operand that is read index by index walks over `dims`."""
@@ -335,17 +340,17 @@ def _merged(dims: Shape, fixed: set[int], walks: object) -> Shape:
     return dims
 
 
-def _with_rows(dims: Shape) -> Space:
-    """The space of a pure loop: a dim that would make rows of ROW elements far too long is cut.
+def _with_rows(dims: Shape, length: int) -> Space:
+    """The space of a pure loop: a dim that would make rows far longer than `length` is cut.
 
-    >>> _with_rows((100352, 16))
+    >>> _with_rows((100352, 16), 64)
     Space(dims=(25088, 4, 16), inner=2)
     """
     row, inner = dims[-1], 1
-    while row < ROW and inner < len(dims):
+    while row < length and inner < len(dims):
         dim = dims[-1 - inner]
-        if row * dim > CHUNK:
-            least = -(-ROW // row)
+        if row * dim > max(CHUNK, length):
+            least = -(-length // row)
             factor = next((f for f in range(least, 4 * least) if dim % f == 0), 1)
             cut = (dim // factor, factor)
             return Space((*dims[: -1 - inner], *cut, *dims[-inner:]), inner + 1)

@@ -4,6 +4,7 @@ from math import prod
 from typing import Any
 
 from pockengine.backends.c.call import Call, block_of
+from pockengine.backends.c.riding import moments_size, statistic
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ir.types import Shape
@@ -136,40 +137,29 @@ def cross_entropy(value: Value, x: list[str], target: Target) -> Call:
 
 
 def normalize(value: Value, x: list[str], target: Target) -> Call:
-    """Over rows (layer norm), or over columns (batch statistics), and the gradients (g, x)."""
+    """Over rows (layer norm), and the gradients (g, x)."""
     op: Any = value.op
-    count = 2 if op.kernel.endswith("grad") else 1
-    source = value.inputs[count - 1]
+    source = value.inputs[-1]
     outer, size, inner = _runs(value, source, op.axes)
-    given, eps = ", ".join(x[:count]), f"{float(op.eps).hex()}f"
-    suffix = "_grad" if count == 2 else ""
-    if inner == 1 and len(x) == count:
-        name = op.kernel.removesuffix("_grad") + "_rows" + suffix
-        body = f"pk_{name}({given}, {size}, {eps}, out, b0, b1);"
-        return Call(outer, (body,), block=block_of(size))
-    if outer != 1 or op.kernel.startswith("rms"):
-        raise UnsupportedError(
-            f"the C back end needs {op} over the first or last axes of {source.type}"
-        )
-    span = f"b0 * {COLUMNS}, idx_min(b1 * {COLUMNS}, {inner})"
-    weight, per_sample = _weight(source, x[count:], size)
-    numbers = f"{weight}, {per_sample}, {size}, {inner}, {eps}"
-    body = f"pk_normalize_columns{suffix}({given}, {numbers}, out, {span});"
-    return Call(-(-inner // COLUMNS), (body,), rows=False)
-
-
-def _weight(source: Value, names: list[str], rows: int) -> tuple[str, int]:
-    return (names[0], rows // source.shape[0]) if names else ("NULL", rows)
+    if inner != 1:
+        raise UnsupportedError(f"the C back end needs {op} over the last axes of {source.type}")
+    suffix = "_grad" if op.kernel.endswith("_grad") else ""
+    name = op.kernel.removesuffix("_grad") + "_rows" + suffix
+    body = f"pk_{name}({', '.join(x)}, {size}, {float(op.eps).hex()}f, out, b0, b1);"
+    return Call(outer, (body,), block=block_of(size))
 
 
 def batch_statistic(value: Value, x: list[str], target: Target) -> Call:
+    """Of what no step computes that it could ride in: a leaf, for the most part."""
     op: Any = value.op
     source = value.inputs[0]
     outer, size, inner = _runs(value, source, op.axes)
     if outer != 1:
         raise UnsupportedError(f"the C back end needs {op} over the first axes of {source.type}")
-    weight, per_sample = _weight(source, x[1:], size)
-    name = "pk_column_mean" if op.kernel == "batch_mean" else "pk_column_variance"
-    span = f"b0 * {COLUMNS}, idx_min(b1 * {COLUMNS}, {inner})"
-    body = f"{name}({x[0]}, {weight}, {per_sample}, {size}, {inner}, out, {span});"
-    return Call(-(-inner // COLUMNS), (body,), rows=False)
+    weight = f"{x[1]}, {size // source.shape[0]}" if len(x) > 1 else "NULL, 1"
+    body = (
+        f"pk_clear(work, {moments_size(inner)});",
+        f"pk_add_moments({x[0]}, {weight}, 0, {size}, {inner}, work);",
+        statistic(value, "work", "out"),
+    )
+    return Call(1, body, rows=False, scratch=moments_size(inner))

@@ -4,6 +4,8 @@ Softmax(axis=1)(x)                  ->  Transpose(Softmax(last axis)(Transpose(x
 Sum(axes=(0, 2))(x)                 ->  Sum(0)(Sum(2)(x))
 MatMul(a^T, b^T)                    ->  MatMul(a^T, Transpose(b))
 Normalize(axes=(1, 3))(x)           ->  on Transpose(x), where these axes come last
+Normalize(axes=(0, 1, 2))(x)        ->  (x - mean) * r, both by columns; fused with what follows
+NormalizeGrad(axes=(0, 1, 2))(g, x) ->  two sums of columns, and then elementwise
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,8 @@ from pockengine.ir.graph import Graph
 from pockengine.ir.op import Value
 from pockengine.ir.rewrite import rewrite
 from pockengine.ir.types import Shape
-from pockengine.ops.build import reshape, transpose
+from pockengine.ops.build import add, div, mul, reshape, rsqrt, sub, transpose
+from pockengine.ops.elementwise import Mul
 from pockengine.ops.loss import CrossEntropy, CrossEntropyGrad
 from pockengine.ops.matmul import MatMul
 from pockengine.ops.norm import (
@@ -139,6 +142,64 @@ def batch_statistic(value: Value) -> Value | None:
     return replace(op, axes=axes)(_moved(x, (*op.axes, *rest)), *value.inputs[1:])
 
 
+# 5. norms over columns: statistics of the columns, and the rest elementwise
+
+
+def column_norm(value: Value) -> Value | None:
+    """y = (x - mean) * r, r = 1 / sqrt(var + eps)"""
+    if not isinstance(value.op, Normalize) or _by_rows(value.op, *value.inputs):
+        return None
+    return _normalized(value.inputs[0], value.inputs[1:], value.op)[0]
+
+
+def column_norm_grad(value: Value) -> Value | None:
+    """dx = r * (g - share * (sum of g + y * sum of g * y)), share = weight / total weight
+
+    Where g = h * gamma, that is gamma * r * (h - share * (sum of h + y * sum of h * y)): the sums
+    are then the gradients of beta and gamma.
+    """
+    op = value.op
+    if not isinstance(op, NormalizeGrad) or _by_rows(op, *value.inputs[1:]):
+        return None
+    g, x, *weight = value.inputs
+    y, r = _normalized(x, weight, Normalize(op.axes, op.eps))
+    h, gamma = _scaled(g, r)
+    of_h, of_hy = Sum(op.axes, True)(h), Sum(op.axes, True)(mul(h, y))
+    mean = mul(_share(x, op.axes, weight), add(of_h, mul(y, of_hy)))
+    return mul(sub(h, mean), r if gamma is None else mul(r, gamma))
+
+
+def _by_rows(op: Normalize | NormalizeGrad, x: Value, *weight: Value) -> bool:
+    """Whether the kernels for rows take it."""
+    run = runs(x.shape, op.axes)
+    return run is not None and run[2] == 1 and not weight
+
+
+def _normalized(x: Value, weight: Sequence[Value], op: Normalize) -> tuple[Value, Value]:
+    """y and r."""
+    kept = tuple(1 if a in op.axes else n for a, n in enumerate(x.shape))
+    mean, variance = (s(x, *weight) for s in (BatchMean(op.axes), BatchVariance(op.axes, True)))
+    r = reshape(rsqrt(add(variance, op.eps)), kept)
+    return mul(sub(x, reshape(mean, kept)), r), r
+
+
+def _scaled(g: Value, column: Value) -> tuple[Value, Value | None]:
+    """(h, gamma), where g = h * gamma and gamma is a number a column, else (g, None)."""
+    if isinstance(g.op, Mul):
+        for h, gamma in (g.inputs, g.inputs[::-1]):
+            if h.shape == g.shape and gamma.shape == column.shape:
+                return h, gamma
+    return g, None
+
+
+def _share(x: Value, axes: Shape, weight: Sequence[Value]) -> Value | float:
+    """What each row counts in a mean over `axes`."""
+    if not weight:
+        return 1 / prod(x.shape[a] for a in axes)
+    total = mul(Sum((0,), True)(weight[0]), prod(x.shape[a] for a in axes if a))
+    return reshape(div(weight[0], total), (-1, *(1,) * (len(x.shape) - 1)))
+
+
 RULES = (
     transpose_twice,
     transpose_in_order,
@@ -148,4 +209,6 @@ RULES = (
     matmul_both,
     norm_axes,
     batch_statistic,
+    column_norm,
+    column_norm_grad,
 )

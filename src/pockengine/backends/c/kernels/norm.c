@@ -1,4 +1,4 @@
-/* norm.c - normalisation to mean 0 and variance 1 over rows or over columns, and its gradient.
+/* norm.c - normalisation to mean 0 and variance 1 over rows, its gradient, and moments of columns.
  *
  * With y = (x - mean) * r and r = 1 / sqrt(var + eps), the gradient is
  *   dx = r * (dy - mean(dy) - y * mean(dy * y))
@@ -66,141 +66,117 @@ void pk_rms_normalize_rows_grad(const float *dy, const float *x, idx cols, float
 
 /* -------------------------------------------------------------------------------- columns */
 
-#define NORM_COLS 64  /* columns treated at once, */
-#define NORM_ROWS 64  /* in chunks of rows that stay in the first cache */
+#define MOMENTS_ROWS 64  /* rows taken at once: with MOMENTS_WIDE vectors they stay in the first cache */
+#define MOMENTS_WIDE 4
 
-/* x[rows][ld] from the first of `cols` <= NORM_COLS columns on. */
-typedef struct {
-  const float *weight; /* of samples, or NULL */
-  idx per_sample, rows, ld, cols;
-} column_block;
+/* Moments: the total weight, then from MEANS on the mean of each column, then the sum of squares
+ * around it. */
+#define MEANS 16
+PK_INLINE idx squares_at(idx cols) { return MEANS + (cols + 15) / 16 * 16; }
 
-PK_INLINE float row_weight(const column_block *b, idx row) {
-  return b->weight ? b->weight[row / b->per_sample] : 1;
-}
-
-/* Weighted sum of rows r0..r1; returns their weight. */
-static float chunk_sum(const column_block *b, const float *x, idx r0, idx r1, float *sum) {
+/* Weight of each row from row0 on; returns their sum. */
+static float row_weights(const float *weight, idx per_sample, idx row0, idx rows, float *w) {
   float total = 0;
-  PK_EACH for (idx c = 0; c < b->cols; c++) sum[c] = 0;
-  for (idx r = r0; r < r1; r++) {
-    float w = row_weight(b, r);
-    total += w;
-    PK_EACH for (idx c = 0; c < b->cols; c++) sum[c] += w * x[r * b->ld + c];
+  for (idx r = 0; r < rows; r++) {
+    w[r] = weight ? weight[(row0 + r) / per_sample] : 1;
+    total += w[r];
   }
   return total;
 }
 
-/* Weighted sum of squares around `mean` of rows r0..r1. */
-static void chunk_squares(const column_block *b, const float *x, idx r0, idx r1, const float *mean,
-                          float *squares) {
-  PK_EACH for (idx c = 0; c < b->cols; c++) squares[c] = 0;
-  for (idx r = r0; r < r1; r++) {
-    float w = row_weight(b, r);
-    PK_EACH for (idx c = 0; c < b->cols; c++) {
-      float d = x[r * b->ld + c] - mean[c];
-      squares[c] += w * d * d;
+/* Weighted mean of `width` vectors of columns over a few rows, and sum of squares around it. */
+PK_INLINE void chunk_moments(int width, const float *x, idx ld, idx rows, const float *w,
+                             float total, float *mean, float *squares) {
+  vf m[MOMENTS_WIDE] = {}, s[MOMENTS_WIDE] = {};
+  for (idx r = 0; r < rows; r++) {
+    PK_UNROLL for (int v = 0; v < width; v++) m[v] += w[r] * vf_load(x + r * ld + v * POCK_VW);
+  }
+  PK_UNROLL for (int v = 0; v < width; v++) m[v] /= total;
+  for (idx r = 0; r < rows; r++) {
+    PK_UNROLL for (int v = 0; v < width; v++) {
+      vf d = vf_load(x + r * ld + v * POCK_VW) - m[v];
+      s[v] += w[r] * d * d;
     }
   }
-}
-
-/* Mean and sum of squares around it, merged chunk by chunk (Chan, Golub and LeVeque, 1979);
- * returns the total weight. */
-static float column_moments(const column_block *b, const float *x, float *mean, float *squares) {
-  float total = 0, m[NORM_COLS], s[NORM_COLS];
-  PK_EACH for (idx c = 0; c < b->cols; c++) mean[c] = squares[c] = 0;
-  for (idx r = 0; r < b->rows; r += NORM_ROWS) {
-    idx end = idx_min(b->rows, r + NORM_ROWS);
-    float w = chunk_sum(b, x, r, end, m);
-    if (w == 0) continue;
-    PK_EACH for (idx c = 0; c < b->cols; c++) m[c] /= w;
-    chunk_squares(b, x, r, end, m, s);
-    total += w;
-    PK_EACH for (idx c = 0; c < b->cols; c++) {
-      float d = m[c] - mean[c];
-      mean[c] += d * (w / total);
-      squares[c] += s[c] + d * d * w * ((total - w) / total);
-    }
-  }
-  return total;
-}
-
-/* Mean and r = 1 / sqrt(var + eps); returns the total weight. */
-static float column_scales(const column_block *b, const float *x, float eps, float *mean,
-                           float *r) {
-  float total = column_moments(b, x, mean, r);
-  PK_EACH for (idx c = 0; c < b->cols; c++) r[c] = 1 / sqrtf(r[c] / total + eps);
-  return total;
-}
-
-void pk_normalize_columns(const float *x, const float *weight, idx per_sample, idx rows, idx cols,
-                          float eps, float *y, idx c0, idx c1) {
-  float mean[NORM_COLS], r[NORM_COLS];
-  for (idx at = c0; at < c1; at += NORM_COLS) {
-    column_block b = {weight, per_sample, rows, cols, idx_min(NORM_COLS, c1 - at)};
-    column_scales(&b, x + at, eps, mean, r);
-    for (idx row = 0; row < rows; row++) {
-      const float *from = x + row * cols + at;
-      float *to = y + row * cols + at;
-      PK_EACH for (idx c = 0; c < b.cols; c++) to[c] = (from[c] - mean[c]) * r[c];
-    }
+  PK_UNROLL for (int v = 0; v < width; v++) {
+    vf_store(mean + v * POCK_VW, m[v]);
+    vf_store(squares + v * POCK_VW, s[v]);
   }
 }
 
-/* Sums over rows of dy and of dy * y, chunk by chunk. */
-static void column_grad_sums(const column_block *b, const float *dy, const float *x,
-                             const float *mean, const float *r, float *of_g, float *of_gy) {
-  PK_EACH for (idx c = 0; c < b->cols; c++) of_g[c] = of_gy[c] = 0;
-  for (idx r0 = 0; r0 < b->rows; r0 += NORM_ROWS) {
-    float g[NORM_COLS] = {0}, gy[NORM_COLS] = {0};
-    for (idx row = r0; row < idx_min(b->rows, r0 + NORM_ROWS); row++) {
-      const float *from = x + row * b->ld, *grad = dy + row * b->ld;
-      PK_EACH for (idx c = 0; c < b->cols; c++) {
-        g[c] += grad[c];
-        gy[c] += grad[c] * ((from[c] - mean[c]) * r[c]);
-      }
-    }
-    PK_EACH for (idx c = 0; c < b->cols; c++) of_g[c] += g[c], of_gy[c] += gy[c];
+/* The same for fewer columns than a vector has. */
+static void narrow_moments(const float *x, idx ld, idx rows, idx cols, const float *w, float total,
+                           float *mean, float *squares) {
+  for (idx c = 0; c < cols; c++) {
+    float m = 0, s = 0;
+    for (idx r = 0; r < rows; r++) m += w[r] * x[r * ld + c];
+    m /= total;
+    for (idx r = 0; r < rows; r++) s += w[r] * (x[r * ld + c] - m) * (x[r * ld + c] - m);
+    mean[c] = m;
+    squares[c] = s;
   }
 }
 
-static void column_block_grad(const column_block *b, const float *dy, const float *x, float eps,
-                              float *dx) {
-  float mean[NORM_COLS], r[NORM_COLS], of_g[NORM_COLS], of_gy[NORM_COLS];
-  float total = column_scales(b, x, eps, mean, r);
-  column_grad_sums(b, dy, x, mean, r, of_g, of_gy);
-  for (idx row = 0; row < b->rows; row++) {
-    const float *from = x + row * b->ld, *g = dy + row * b->ld;
-    float *to = dx + row * b->ld, share = row_weight(b, row) / total;
-    PK_EACH for (idx c = 0; c < b->cols; c++)
-      to[c] = r[c] * (g[c] - share * (of_g[c] + (from[c] - mean[c]) * r[c] * of_gy[c]));
+/* Joins n columns' means and squares, of weight `w`, to those of weight `total` - w so far (Chan,
+ * Golub and LeVeque, 1979). */
+PK_INLINE void merge_moments(const float *m, const float *s, idx n, float w, float total,
+                             float *mean, float *squares) {
+  float share = w / total, spread = w * ((total - w) / total);
+  PK_EACH for (idx c = 0; c < n; c++) {
+    float d = m[c] - mean[c];
+    mean[c] += d * share;
+    squares[c] += s[c] + d * d * spread;
   }
 }
 
-void pk_normalize_columns_grad(const float *dy, const float *x, const float *weight,
-                               idx per_sample, idx rows, idx cols, float eps, float *dx, idx c0,
-                               idx c1) {
-  for (idx at = c0; at < c1; at += NORM_COLS) {
-    column_block b = {weight, per_sample, rows, cols, idx_min(NORM_COLS, c1 - at)};
-    column_block_grad(&b, dy + at, x + at, eps, dx + at);
+static void add_chunk(const float *x, idx rows, idx cols, const float *w, float weight,
+                      float *moments) {
+  float m[MOMENTS_WIDE * POCK_VW], s[MOMENTS_WIDE * POCK_VW];
+  float *mean = moments + MEANS, *squares = moments + squares_at(cols);
+  idx wide = MOMENTS_WIDE * POCK_VW, c = 0;
+  moments[0] += weight;
+  for (; c + wide <= cols; c += wide) {
+    chunk_moments(MOMENTS_WIDE, x + c, cols, rows, w, weight, m, s);
+    merge_moments(m, s, wide, weight, moments[0], mean + c, squares + c);
+  }
+  for (; c < cols && cols >= POCK_VW; c += POCK_VW) {
+    idx at = idx_min(c, cols - POCK_VW), skip = c - at; /* the last vector may begin earlier */
+    chunk_moments(1, x + at, cols, rows, w, weight, m, s);
+    merge_moments(m + skip, s + skip, POCK_VW - skip, weight, moments[0], mean + c, squares + c);
+  }
+  if (c < cols) {
+    narrow_moments(x, cols, rows, cols, w, weight, m, s);
+    merge_moments(m, s, cols, weight, moments[0], mean, squares);
   }
 }
 
-void pk_column_mean(const float *x, const float *weight, idx per_sample, idx rows, idx cols,
-                    float *mean, idx c0, idx c1) {
-  float squares[NORM_COLS];
-  for (idx at = c0; at < c1; at += NORM_COLS) {
-    column_block b = {weight, per_sample, rows, cols, idx_min(NORM_COLS, c1 - at)};
-    column_moments(&b, x + at, mean + at, squares);
+void pk_add_moments(const float *x, const float *weight, idx per_sample, idx row0, idx row1,
+                    idx cols, float *moments) {
+  float w[MOMENTS_ROWS];
+  for (idx r = row0; r < row1; r += MOMENTS_ROWS) {
+    idx rows = idx_min(MOMENTS_ROWS, row1 - r);
+    float total = row_weights(weight, per_sample, r, rows, w);
+    if (total != 0) add_chunk(x + r * cols, rows, cols, w, total, moments);
   }
 }
 
-void pk_column_variance(const float *x, const float *weight, idx per_sample, idx rows, idx cols,
-                        float *variance, idx c0, idx c1) {
-  float mean[NORM_COLS];
-  for (idx at = c0; at < c1; at += NORM_COLS) {
-    column_block b = {weight, per_sample, rows, cols, idx_min(NORM_COLS, c1 - at)};
-    float total = column_moments(&b, x + at, mean, variance + at);
-    PK_EACH for (idx c = 0; c < b.cols; c++) variance[at + c] /= total > 2 ? total - 1 : 1;
+void pk_merge_moments(float *moments, idx count, idx step, idx cols) {
+  idx squares = squares_at(cols);
+  for (idx i = 1; i < count; i++) {
+    const float *other = moments + i * step;
+    if (other[0] == 0) continue;
+    moments[0] += other[0];
+    merge_moments(other + MEANS, other + squares, cols, other[0], moments[0], moments + MEANS,
+                  moments + squares);
   }
+}
+
+void pk_moments_mean(const float *moments, idx cols, float *mean) {
+  copy_floats(mean, moments + MEANS, cols);
+}
+
+void pk_moments_variance(const float *moments, idx cols, int biased, float *variance) {
+  const float *squares = moments + squares_at(cols);
+  float count = biased ? moments[0] : moments[0] > 2 ? moments[0] - 1 : 1;
+  PK_EACH for (idx c = 0; c < cols; c++) variance[c] = squares[c] / count;
 }

@@ -170,18 +170,15 @@ void pk_rms_normalize_rows(const float *x, idx cols, float eps, float *y, idx ro
 void pk_rms_normalize_rows_grad(const float *dy, const float *x, idx cols, float eps, float *dx,
                                 idx row0, idx row1);
 
-/* Over the rows of x[rows][cols], for columns c0..c1. `weight` weighs samples of `per_sample` rows
- * each in the statistics; NULL weighs all alike. */
-void pk_normalize_columns(const float *x, const float *weight, idx per_sample, idx rows, idx cols,
-                          float eps, float *y, idx c0, idx c1);
-void pk_normalize_columns_grad(const float *dy, const float *x, const float *weight,
-                               idx per_sample, idx rows, idx cols, float eps, float *dx, idx c0,
-                               idx c1);
-void pk_column_mean(const float *x, const float *weight, idx per_sample, idx rows, idx cols,
-                    float *mean, idx c0, idx c1);
-/* Unbiased: the sum of squares over max(total weight - 1, 1). */
-void pk_column_variance(const float *x, const float *weight, idx per_sample, idx rows, idx cols,
-                        float *variance, idx c0, idx c1);
+/* Adds rows row0..row1 of x[rows][cols] to the moments of each column, which begin as zeros and
+ * take moments_size floats (riding.py). `weight` weighs samples of `per_sample` rows each, or is
+ * NULL. Moments of several parts, `step` floats apart, are merged into those of the first. */
+void pk_add_moments(const float *x, const float *weight, idx per_sample, idx row0, idx row1,
+                    idx cols, float *moments);
+void pk_merge_moments(float *moments, idx count, idx step, idx cols);
+/* The mean, and the variance: the sum of squares over the total weight, or that less one. */
+void pk_moments_mean(const float *moments, idx cols, float *mean);
+void pk_moments_variance(const float *moments, idx cols, int biased, float *variance);
 
 /* ----------------------------------------------------------------------- pooling (pool.c) */
 
