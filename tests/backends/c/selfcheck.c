@@ -79,7 +79,7 @@ static void check_conv(pk_conv g) {
   if (g.groups == g.c && g.groups == g.o) {
     pk_depthwise_lines(&g, x, w, y, 0, g.n * g.oh);
     pk_depthwise_dx_lines(&g, dy, w, dx, 0, g.n * g.h);
-    pk_depthwise_dw(&g, x, dy, dw, 0, g.c);
+    pk_depthwise_dw(&g, x, dy, dw, 0, g.n * g.oh, 0, g.c);
   } else {
     idx nr = 2 * POCK_VW, po = (og + nr - 1) / nr * g.groups, pc = (cg + nr - 1) / nr * g.groups;
     float *wp = fresh(po * nr * taps * cg, 0), *wp_t = fresh(pc * nr * taps * og, 0);
@@ -92,6 +92,20 @@ static void check_conv(pk_conv g) {
   check("conv y", y, wants[0], ys);
   check("conv dx", dx, wants[1], xs);
   check("conv dw", dw, wants[2], ws);
+}
+
+static void check_winograd(pk_conv g, int m) {
+  idx points = (m + 2) * (m + 2), xs = g.n * g.h * g.w * g.c, ys = g.n * g.oh * g.ow * g.o;
+  idx ws = 9 * g.c * g.o, nr = 2 * POCK_VW, panels = (g.o + nr - 1) / nr;
+  float *x = fresh(xs, 1), *w = fresh(ws, 1), *dy = fresh(ys, 1), *scratch = fresh(1 << 20, 0);
+  float *y = fresh(ys, 0), *dw = fresh(ws, 0), *u = fresh(points * (panels * nr * g.c + 16), 0);
+  double *wants[3] = {calloc(ys, 8), calloc(xs, 8), calloc(ws, 8)};
+  plain_conv(&g, x, w, dy, wants[0], wants[1], wants[2]);
+  pk_winograd_pack(&g, m, 0, w, u, 0, panels);
+  pk_winograd_rows(&g, m, x, u, y, 0, g.n * g.oh * g.ow, scratch);
+  pk_winograd_dw(&g, m, x, dy, dw, 0, 1, scratch);
+  check("winograd y", y, wants[0], ys);
+  check("winograd dw", dw, wants[2], ws);
 }
 
 static void check_rows(idx rows, idx cols) {
@@ -130,6 +144,8 @@ int main(void) {
   check_gemm(33, 400, 70);
   check_gemm(60, 3, 17);
   check_conv((pk_conv){2, 9, 8, 5, 9, 8, 20, 3, 3, 1, 1, 1, 1, 1, 1, 1});
+  check_winograd((pk_conv){2, 9, 8, 5, 9, 8, 20, 3, 3, 1, 1, 1, 1, 1, 1, 1}, 2);
+  check_winograd((pk_conv){2, 9, 8, 5, 9, 8, 20, 3, 3, 1, 1, 1, 1, 1, 1, 1}, 4);
   check_conv((pk_conv){1, 9, 8, 6, 5, 4, 10, 3, 3, 2, 2, 1, 1, 1, 1, 2});
   check_conv((pk_conv){2, 9, 9, 21, 9, 9, 21, 3, 3, 1, 1, 1, 1, 1, 1, 21});
   check_conv((pk_conv){2, 9, 9, 21, 5, 5, 21, 5, 5, 2, 2, 2, 2, 1, 1, 21});
