@@ -15,13 +15,14 @@ PEAKS = Peaks(flops=100e9, bytes=10e9)
 
 
 def step(operator: str, flops: int, nbytes: int, seconds: float, variant: str = "") -> StepTime:
-    return StepTime(0, "layer", operator, variant, (8,), flops, nbytes, seconds)
+    return StepTime("train", 0, "layer", operator, variant, (8,), flops, nbytes, seconds)
 
 
-def planned(backend: str = "c") -> Planned:
+def planned(backend: str = "c", scheme: str = "full") -> Planned:
     target = pe.Target.host(backend=backend, threads=2)  # type: ignore[arg-type]
     graph = image_graph(seeded(ConvNet))
-    return plan_job(Job.of(graph, "cross_entropy", "sgd", None, 8, target))
+    chosen = getattr(pe.UpdateScheme, scheme)(graph)
+    return plan_job(Job.of(graph, "cross_entropy", "sgd", chosen, 8, target))
 
 
 def test_the_roof_is_the_lower_of_two() -> None:
@@ -68,7 +69,7 @@ def test_the_steps_add_up_to_the_call() -> None:
     stopwatch = Stopwatch(job)
     with Session(stopwatch.program) as session:
         session.step(*images(8))
-        stopwatch.reset("train")
+        stopwatch.reset()
         start = time.perf_counter()
         for _ in range(3):
             session.step(*images(8))
@@ -80,6 +81,23 @@ def test_the_steps_add_up_to_the_call() -> None:
     assert 0 < report.seconds < seconds
     assert any(s.source and s.flops and s.bytes for s in report.steps)
     assert len(report.to_json()["steps"]) == len(report.steps)
+
+
+def test_the_frozen_prefix_counts_with_all_its_runs() -> None:
+    job = planned(scheme="head_only")
+    stopwatch = Stopwatch(job)
+    prefix = stopwatch.program.signature.prefix
+    assert prefix is not None
+    with Session(stopwatch.program) as session:
+        session.step(*images(8))
+    steps = stopwatch.roofline("train", 1, PEAKS).steps
+    before = [s for s in steps if s.entry == "features"]
+    convolutions = sum(s.flops for s in before if s.operator.startswith("Conv"))
+    full = Stopwatch(planned()).roofline("predict", 1, PEAKS).steps
+    expected = sum(s.flops for s in full if s.operator.startswith("Conv"))
+    assert convolutions == pytest.approx(expected, rel=0.1)
+    assert {s.entry for s in steps} == {"features", "train"}
+    assert all(s.seconds > 0 for s in before)
 
 
 def test_timed_code_computes_the_same() -> None:

@@ -28,6 +28,7 @@ from pockengine.ir.schedule import Step
 from pockengine.passes.fuse import anchor_of
 from pockengine.program import CompiledProgram, make_program
 from pockengine.runtime.native import NativeExecutable
+from pockengine.runtime.program import FEATURES, Array
 from pockengine.target import Target
 
 SMALLEST_TRIAD, LARGEST_TRIAD = 1 << 20, 1 << 29  # bytes
@@ -90,8 +91,12 @@ class Peaks:
 
 @dataclass(frozen=True)
 class StepTime:
-    """One step: what it computes, its work, and the mean time that it took."""
+    """One step: what it computes, its work, and the mean time that it took in a call.
 
+    The frozen prefix runs several times in a call; its steps count with all of them.
+    """
+
+    entry: str
     number: int
     source: str
     operator: str
@@ -118,7 +123,7 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The steps of one entry point in their order, and the peaks they are judged by."""
+    """The steps of a call of `entry` in their order, and the peaks they are judged by."""
 
     entry: str
     peaks: Peaks
@@ -133,7 +138,7 @@ class Roofline:
         groups: dict[tuple[str, str], StepTime] = {}
         for step in self.steps:
             key = step.operator, step.variant
-            sum_ = groups.get(key) or StepTime(0, "", *key, (), 0, 0, 0.0)
+            sum_ = groups.get(key) or StepTime(self.entry, 0, "", *key, (), 0, 0, 0.0)
             groups[key] = replace(
                 sum_,
                 number=sum_.number + 1,
@@ -171,18 +176,30 @@ class Stopwatch:
             planned.plan, timed, planned.layouts, planned.job
         )
 
-    def reset(self, entry: str) -> None:
+    def reset(self) -> None:
         """Forgets what was measured."""
-        self._seconds(entry)[:] = 0
+        for name in self._planned.plan.entries:
+            self._seconds(name)[:] = 0
 
     def roofline(self, entry: str, calls: int, peaks: Peaks) -> Roofline:
         """The report of the `calls` calls since the last reset."""
-        steps = self._planned.plan.entries[entry].schedule.steps
-        pairs = zip(steps, self._seconds(entry), strict=True)
-        times = tuple(_step_time(n, s, float(t) / calls) for n, (s, t) in enumerate(pairs))
-        return Roofline(entry, peaks, times)
+        times: list[StepTime] = []
+        for name, runs in self._runs(entry).items():
+            steps = self._planned.plan.entries[name].schedule.steps
+            each = zip(steps, self._seconds(name), strict=True)
+            times += [
+                _step_time(name, n, step, runs, float(seconds) / calls)
+                for n, (step, seconds) in enumerate(each)
+            ]
+        return Roofline(entry, peaks, tuple(times))
 
-    def _seconds(self, entry: str) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    def _runs(self, entry: str) -> dict[str, int]:
+        """The entry points that a call runs, and how often."""
+        prefix = self.program.signature.prefix
+        before = {FEATURES: self.program.signature.batch // prefix.samples} if prefix else {}
+        return before | {entry: 1}
+
+    def _seconds(self, entry: str) -> Array:
         count = len(self._planned.plan.entries[entry].schedule.steps)
         return self._executable.step_seconds(entry, count)
 
@@ -205,19 +222,20 @@ def measure_peaks(target: Target, arena_bytes: int) -> Peaks:
     return Peaks(flops.value, bandwidth.value)
 
 
-def _step_time(number: int, step: Step, seconds: float) -> StepTime:
+def _step_time(entry: str, number: int, step: Step, runs: int, seconds: float) -> StepTime:
     anchor = anchor_of(step.values)
     flops = sum(v.op.flops(v.type, *(x.type for x in v.inputs)) for v in step.values)
     moved = [*step.reads, *step.results, *(leaf for _, leaf in step.copies)]
     shown = anchor if anchor is not None else (step.results or step.values or (None,))[-1]
     return StepTime(
+        entry,
         number,
         _source(([anchor] if anchor is not None else []) + list(step.values)),
         _operator(anchor, step.values),
         step.variant,
         shown.shape if shown is not None else (),
-        flops,
-        sum(v.type.nbytes for v in moved),
+        runs * flops,
+        runs * sum(v.type.nbytes for v in moved),
         seconds,
     )
 

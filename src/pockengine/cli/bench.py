@@ -25,9 +25,11 @@ from pockengine.cli.load import find_model
 from pockengine.cli.options import Config, JobOptions, Json, job_verb
 from pockengine.compiler import Planned, plan_job
 from pockengine.errors import InputError, PockError
+from pockengine.ir.graph import Input
+from pockengine.ir.rewrite import with_batch
 from pockengine.program import CompiledProgram, make_program
 from pockengine.runtime.program import DTYPES, Array, Tensor
-from pockengine.runtime.session import OWN, Session
+from pockengine.runtime.session import Session
 
 ENTRIES = ("train", "evaluate", "predict")
 ROUNDS = 5
@@ -109,7 +111,7 @@ def _compiled(planned: Planned) -> CompiledProgram:
 
 def _batch(program: CompiledProgram, planned: Planned, entry: str, data: Path | None) -> Batch:
     """The file's arrays, or random ones. Raises InputError for a file that lacks one."""
-    wanted = [t for t in program.entry(entry).inputs if t.name not in OWN or t.name == TARGET]
+    wanted = _inputs(planned) + [t for t in program.entry(entry).inputs if t.name == TARGET]
     if data is None:
         rng = np.random.default_rng(0)
         classes = program.signature.classes if isinstance(planned.job.loss, CrossEntropy) else None
@@ -120,6 +122,12 @@ def _batch(program: CompiledProgram, planned: Planned, entry: str, data: Path | 
     except (OSError, ValueError, KeyError) as error:
         names = ", ".join(map(str, wanted))
         raise InputError(f"{data} cannot be read as a batch of {names}: {error}") from error
+
+
+def _inputs(planned: Planned) -> list[Tensor]:
+    """The model's own inputs, for a whole batch."""
+    values = with_batch(planned.job.graph, planned.job.batch).leaves(Input).values()
+    return [Tensor(v.op.name, v.dtype, v.shape, 0) for v in values if isinstance(v.op, Input)]
 
 
 def _random(rng: np.random.Generator, tensor: Tensor, classes: int | None) -> Array:
@@ -182,7 +190,7 @@ def _roofline(planned: Planned, entry: str, batch: Batch, seconds: float) -> Roo
     with Session(stopwatch.program) as session:
         call = caller(session, entry, batch)
         timed_calls(call, 0.0)
-        stopwatch.reset(entry)
+        stopwatch.reset()
         count, end = 0, time.perf_counter() + seconds
         while not count or time.perf_counter() < end:
             call()
@@ -225,7 +233,14 @@ def _show_roofline(report: Roofline, order: str) -> None:
     rows = sorted(report.steps, key=lambda s: -s.seconds) if order == "time" else report.steps
     single = _roof_table("steps", "step", "layer", "result")
     for step in rows:
-        _add(single, str(step.number), step, report, step.source, "x".join(map(str, step.shape)))
+        _add(
+            single,
+            f"{step.entry} {step.number}",
+            step,
+            report,
+            step.source,
+            "x".join(map(str, step.shape)),
+        )
     console.print(sums)
     console.print(single)
 
