@@ -99,7 +99,7 @@ def _ms_with_quartiles(cell: Figures) -> str:
 
 def memory_rows(figures: Figures) -> Iterator[list[str]]:
     yield [
-        *("MB", "our plan, sparse", "of it weights", *CONTENDERS),
+        *("MB", "our plan", "of it weights", *CONTENDERS),
         *("PyTorch full / ours sparse", "PyTorch sparse / ours sparse"),
     ]
     for w in figures["workloads"]:
@@ -130,6 +130,11 @@ def missing_rows(figures: Figures) -> Iterator[list[str]]:
                 yield [w["title"], name, cell["missing"].splitlines()[-1]]
 
 
+def missing(figures: Figures) -> str:
+    rows = [*missing_rows(figures)]
+    return markdown(rows) if len(rows) > 1 else "Nothing.\n"
+
+
 def about(figures: Figures) -> str:
     packages = ", ".join(f"{name} {v}" for name, v in figures["packages"].items())
     return (
@@ -150,7 +155,7 @@ PARTS = {
     "speed": lambda figures: markdown([*speed_rows(figures)]),
     "steps": lambda figures: markdown([*step_rows(figures)]),
     "memory": lambda figures: markdown([*memory_rows(figures)]),
-    "missing": lambda figures: markdown([*missing_rows(figures)]),
+    "missing": missing,
 }
 
 
