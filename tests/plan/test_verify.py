@@ -7,8 +7,12 @@ import pytest
 from schedules import Net, param, state
 
 from pockengine.errors import GraphError
+from pockengine.ir.graph import Graph, Input, leaf
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, Step
+from pockengine.ir.types import TensorType
+from pockengine.ops.build import exp, reduce_sum, sub
+from pockengine.ops.norm import BatchMean
 from pockengine.passes.reorder import reorder
 from pockengine.plan.planner import Plan, Slot, plan
 from pockengine.plan.verify import verify_plan
@@ -227,3 +231,17 @@ def test_a_corrupt_plan_is_refused(name: str) -> None:
     corrupt, message = CORRUPTIONS[name]
     with pytest.raises(GraphError, match=message):
         verify_plan(corrupt(planned, values))
+
+
+def test_riders_are_read_by_later_steps_only() -> None:
+    x = leaf(Input, "x", TensorType("f32", (6, 8)))
+    y = exp(x)
+    total, mean = reduce_sum(y, (0,)), BatchMean((0,))(y)
+    centred = sub(y, total)
+    for step, message in (
+        (Step((y, total, centred), (total, centred)), "step 0 reads .*Sum.* before it has seen"),
+        (Step((y, mean), (mean,)), "step 0 does not store the rows that .*BatchMean"),
+    ):
+        graph = Graph((x,), {str(i): v for i, v in enumerate(step.results)})
+        with pytest.raises(GraphError, match=message):
+            verify_plan(plan({"train": Schedule(graph, (step,))}))

@@ -14,6 +14,7 @@ from pockengine.errors import GraphError
 from pockengine.ir.graph import Feature, Input, Leaf
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Step
+from pockengine.passes.groups import is_statistic, riders
 from pockengine.plan.planner import EntryPlan, Plan
 
 ALIGNMENT = 64
@@ -71,6 +72,7 @@ class _Simulation:
         reads = list(_outside_reads(step))
         for value in reads:
             self._check_intact(number, value)
+        self._check_riders(number, step)
         writes = [(v, self._range(number, v)) for v in map(_owner, step.results)]
         self._check_writes(number, step, reads, writes)
         if scratch := self.entry.scratch[number]:
@@ -80,6 +82,17 @@ class _Simulation:
             self._claim(number, value, where)
         for source, leaf in step.copies:
             self._copy(number, _owner(source), leaf, may_update)
+
+    def _check_riders(self, number: int, step: Step) -> None:
+        """What is made of columns is known after the last row: nobody reads it in its own step."""
+        riding = riders(step.values)
+        for read in (_owner(x) for value in step.values for x in value.inputs):
+            if read in riding:
+                self._fail(number, f"reads {read} before it has seen the last row")
+        stored = set(map(_owner, step.results))
+        for value in riding:
+            if is_statistic(value) and _owner(value.inputs[0]) not in stored:
+                self._fail(number, f"does not store the rows that {value} reads again")
 
     def _check_writes(
         self, number: int, step: Step, reads: list[Value], writes: list[tuple[Value, Range]]
