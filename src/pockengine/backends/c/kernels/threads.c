@@ -23,8 +23,14 @@ void pk_parallel(pk_pool *pool, pk_range_fn *fn, void *ctx, idx items) {
 #else
 
 #include <sched.h>
+#include <time.h>
 
-#define SPINS 4000
+/* A sleeping worker takes some 25 microseconds to wake, a spinning one less than one. So workers
+ * spin through the serial steps and the calls between two entry points, and sleep after that. Where
+ * there are fewer free processors than threads, the one that is waited for must get one: all offer
+ * theirs every few microseconds. */
+#define SPIN_NANOSECONDS 500000
+#define SPINS 128 /* pauses between two offers of the processor to other threads */
 
 PK_INLINE void spin_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -34,13 +40,23 @@ PK_INLINE void spin_pause(void) {
 #endif
 }
 
+static int64_t nanoseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 /* Waits until the epoch differs from `seen`: spins, then sleeps. */
 static unsigned next_epoch(pk_pool *pool, unsigned seen) {
-  for (int i = 0; i < SPINS; i++) {
-    unsigned now = atomic_load_explicit(&pool->epoch, memory_order_acquire);
-    if (now != seen) return now;
-    spin_pause();
-  }
+  int64_t end = nanoseconds() + SPIN_NANOSECONDS;
+  do {
+    for (int i = 0; i < SPINS; i++) {
+      unsigned now = atomic_load_explicit(&pool->epoch, memory_order_acquire);
+      if (now != seen) return now;
+      spin_pause();
+    }
+    sched_yield();
+  } while (nanoseconds() < end);
   pthread_mutex_lock(&pool->lock);
   atomic_fetch_add(&pool->sleeping, 1); /* before the check: see wake_workers */
   while (atomic_load(&pool->epoch) == seen) pthread_cond_wait(&pool->wake, &pool->lock);
@@ -105,11 +121,9 @@ void pk_parallel(pk_pool *pool, pk_range_fn *fn, void *ctx, idx items) {
   atomic_store_explicit(&pool->pending, pool->threads - 1, memory_order_relaxed);
   wake_workers(pool);
   run_share(fn, ctx, 0, pool->threads, items);
-  for (int i = 0; atomic_load_explicit(&pool->pending, memory_order_acquire) > 0; i++) {
-    if (i < SPINS)
-      spin_pause();
-    else
-      sched_yield();
+  for (int i = 1; atomic_load_explicit(&pool->pending, memory_order_acquire) > 0; i++) {
+    spin_pause();
+    if (i % SPINS == 0) sched_yield();
   }
 }
 
