@@ -36,9 +36,9 @@ struct pk_pool {
   void *ctx;
   ptrdiff_t items;
   int stop;
-  /* Each on a line of the cache of its own: workers watch the first while others write the second. */
-  _Alignas(64) atomic_uint epoch; /* counts the tasks given out */
-  _Alignas(64) atomic_int pending; /* workers still busy with the current task */
+  /* Each on its own line of the cache: workers watch the first while others write the second. */
+  _Alignas(64) atomic_uint epoch;   /* counts the tasks given out */
+  _Alignas(64) atomic_int pending;  /* workers still busy with the current task */
   _Alignas(64) atomic_int sleeping; /* workers that wait on `wake` */
   pthread_mutex_t lock;
   pthread_cond_t wake;
