@@ -33,6 +33,7 @@ def plan(
         typer.echo(json.dumps(_facts(planned)))
         return
     typer.echo(planned.job.scheme.describe(planned.job.graph))
+    typer.echo(f"stored as {planned.job.precision}")
     typer.echo(f"\n{report.table(planned.plan)}")
     typer.echo(report.timeline_text(planned.plan, "train"))
     if layers:
