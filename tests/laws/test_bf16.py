@@ -10,6 +10,7 @@ from machines import Machine, machine
 from pockengine.ir.graph import Const, Graph, Input, leaf
 from pockengine.ir.op import Value
 from pockengine.ir.types import TensorType
+from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.matmul import MatMul
 from pockengine.ops.panels import FromPanels
 from pockengine.ops.precision import ToBF16, to_bf16
@@ -72,3 +73,22 @@ def test_panels(on: Machine) -> None:
 
 def test_mixed(on: Machine) -> None:
     check_cases(list(mixed()), on)
+
+
+def convolutions() -> Iterator[Case]:
+    """3x3 convolutions and their input gradients, as wide as Winograd's tiles want and odder."""
+    rng = np.random.default_rng(2)
+    conv = Conv((1, 1), ((1, 1), (1, 1)), (1, 1), 1, True)
+    for size, inputs, outputs in (((9, 7), 40, 37), ((8, 8), 64, 48)):
+        w = to_bf16(rng.standard_normal((3, 3, inputs, outputs)) / np.sqrt(9 * inputs))
+        x = rng.standard_normal((2, *size, inputs)).astype(np.float32)
+        y = rng.standard_normal((2, *size, outputs)).astype(np.float32)
+        weight = leaf(Const, constant_name(w), w)
+        for op, a in ((conv, x), (conv._sibling(ConvInputGrad, size=size), y)):
+            given = leaf(Input, "a", a)
+            graph = Graph((given,), {"out": op(given, weight)}, {}, {weight.op.name: w})
+            yield Case(f"{op} of {inputs} to {outputs}", graph, {"a": a})
+
+
+def test_convolutions(on: Machine) -> None:
+    check_cases(list(convolutions()), on)

@@ -131,21 +131,20 @@ def _batched(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
 
 
 def conv(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
-    return _packed_wide(value, conv_calls.conv(value, x, target), x[1], 0)
+    return _packed_from_bf16(value, conv_calls.conv(value, x, target))
 
 
 def conv_input_grad(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
-    return _packed_wide(value, conv_calls.conv_input_grad(value, x, target), x[1], 1)
+    return _packed_from_bf16(value, conv_calls.conv_input_grad(value, x, target))
 
 
-def _packed_wide(
-    value: Value, calls: tuple[Call, ...], w: str, transposed: int
-) -> tuple[Call, ...]:
-    """The call that gathers, its weight packed from bf16; the others take weights of floats."""
-    gather = next((c for c in calls if c.variant == "gather" and c.pack), None)
-    if gather is None or value.inputs[0].dtype == "bf16":
+def _packed_from_bf16(value: Value, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    """The calls for a weight of floats, with the packing of one in bf16."""
+    if value.inputs[0].dtype == "bf16" or not all(call.pack for call in calls):
         raise UnsupportedError(
             f"the C back end takes bf16 for the weight of a dense convolution, got {value.op}"
         )
-    pack = f"pk_conv_pack_bf16(&g, {w}, {transposed}, shared, begin, end);"
-    return (replace(gather, pack=(*gather.pack[:-1], pack)),)
+    return tuple(
+        replace(call, pack=(*call.pack[:-1], call.pack[-1].replace("(&g", "_bf16(&g", 1)))
+        for call in calls
+    )

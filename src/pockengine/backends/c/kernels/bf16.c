@@ -227,8 +227,8 @@ void pk_gemm_tn_mixed(const pk_operand *a, const pk_operand *b, idx m0, idx m1, 
   }
 }
 
-void pk_conv_pack_bf16(const pk_conv *g, const uint16_t *w, int transposed, float *wp, idx panel0,
-                       idx panel1) {
+static void conv_pack_bf16(const pk_conv *g, const uint16_t *w, int transposed, float *wp,
+                           idx panel0, idx panel1) {
   idx taps = g->kh * g->kw, cg = g->c / g->groups, og = g->o / g->groups;
   idx K = transposed ? og : cg, N = transposed ? cg : og, panels = ceil_div(N, NR);
   idx stride_k = transposed ? 1 : g->o, stride_n = transposed ? g->o : 1;
@@ -238,4 +238,12 @@ void pk_conv_pack_bf16(const pk_conv *g, const uint16_t *w, int transposed, floa
       pk_pack_b_bf16(w + t * cg * g->o + group * og + col * stride_n, stride_k, stride_n, K, N - col,
                      wp + (p * taps + t) * K * NR, 0, 1);
   }
+}
+
+void pk_conv_pack_bf16(const pk_conv *g, const uint16_t *w, float *wp, idx panel0, idx panel1) {
+  conv_pack_bf16(g, w, 0, wp, panel0, panel1);
+}
+
+void pk_conv_pack_t_bf16(const pk_conv *g, const uint16_t *w, float *wp, idx panel0, idx panel1) {
+  conv_pack_bf16(g, w, 1, wp, panel0, panel1);
 }

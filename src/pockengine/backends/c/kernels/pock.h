@@ -77,9 +77,8 @@ typedef struct {
  * The range counts panels over all groups, group by group. */
 void pk_conv_pack(const pk_conv *g, const float *w, float *wp, idx panel0, idx panel1);
 void pk_conv_pack_t(const pk_conv *g, const float *w, float *wp, idx panel0, idx panel1);
-/* Either of them for a weight in bf16. */
-void pk_conv_pack_bf16(const pk_conv *g, const uint16_t *w, int transposed, float *wp, idx panel0,
-                       idx panel1);
+void pk_conv_pack_bf16(const pk_conv *g, const uint16_t *w, float *wp, idx panel0, idx panel1);
+void pk_conv_pack_t_bf16(const pk_conv *g, const uint16_t *w, float *wp, idx panel0, idx panel1);
 /* y[row0:row1][o]; a row is one output pixel of n * oh * ow. y points at row 0. */
 void pk_conv_rows(const pk_conv *g, const float *x, const float *wp, float *y, idx ldy, idx row0,
                   idx row1, float *scratch);
@@ -100,6 +99,8 @@ void pk_conv_dw(const pk_conv *g, const float *x, const float *dy, float *dw, id
 /* u: (m + 2)^2 matrices [c][o] in panels, made of w[3][3][c][o]; panels panel0..panel1 of each. */
 void pk_winograd_pack(const pk_conv *g, int m, int turned, const float *w, float *u, idx panel0,
                       idx panel1);
+void pk_winograd_pack_bf16(const pk_conv *g, int m, int turned, const uint16_t *w, float *u,
+                           idx panel0, idx panel1);
 /* y[row0:row1][o]; rows are output pixels, of whole lines. y points at row 0. */
 void pk_winograd_rows(const pk_conv *g, int m, const float *x, const float *u, float *y, idx row0,
                       idx row1, float *scratch);

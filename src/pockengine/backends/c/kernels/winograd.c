@@ -140,18 +140,27 @@ PK_INLINE void store_some(float *p, vf v, idx n) {
     memcpy(p, &v, n * sizeof(float));
 }
 
+/* Weights at..at + n, of floats or of bf16. */
+static vf load_weights(const void *w, int bf16, idx at, idx n) {
+  if (!bf16) return load_some((const float *)w + at, n);
+  vf v = {};
+  for (idx i = 0; i < idx_min(n, POCK_VW); i++) v[i] = pk_from_bf16(((const uint16_t *)w)[at + i]);
+  return v;
+}
+
 /* taps[i][t] = tap t from input channels i0 + i to VW outputs from j on; zero beyond the channels.
  * Turned, w is [tap][o][c] and its taps run backwards. */
-static void load_taps(const pk_conv *g, int turned, const float *w, idx i0, idx j, vf taps[][9]) {
+static void load_taps(const pk_conv *g, int turned, const void *w, int bf16, idx i0, idx j,
+                      vf taps[][9]) {
   idx size = g->c * g->o;
   for (int t = 0; t < 9; t++) {
     vf square[POCK_VW];
-    const float *from = turned ? w + (8 - t) * size + j * g->c + i0 : w + t * size + i0 * g->o + j;
+    idx at = turned ? (8 - t) * size + j * g->c + i0 : t * size + i0 * g->o + j;
     for (idx k = 0; k < POCK_VW; k++) {
       if (turned)
-        square[k] = j + k < g->o ? load_some(from + k * g->c, g->c - i0) : (vf){};
+        square[k] = j + k < g->o ? load_weights(w, bf16, at + k * g->c, g->c - i0) : (vf){};
       else
-        square[k] = i0 + k < g->c ? load_some(from + k * g->o, g->o - j) : (vf){};
+        square[k] = i0 + k < g->c ? load_weights(w, bf16, at + k * g->o, g->o - j) : (vf){};
     }
     if (turned) vf_transpose(square);
     for (int k = 0; k < POCK_VW; k++) taps[k][t] = square[k];
@@ -173,19 +182,29 @@ static void store_kernel(int m, const vf taps[9], float *to, idx point_step) {
     kernel_tile(4, taps, to, point_step);
 }
 
-void pk_winograd_pack(const pk_conv *g, int m, int turned, const float *w, float *u, idx panel0,
-                      idx panel1) {
+static void winograd_pack(const pk_conv *g, int m, int turned, const void *w, int bf16, float *u,
+                          idx panel0, idx panel1) {
   idx point_step = ceil_div(g->o, NR) * g->c * NR + POCK_WINOGRAD_APART;
   vf taps[POCK_VW][9];
   for (idx panel = panel0; panel < panel1; panel++) {
     for (idx i0 = 0; i0 < g->c; i0 += POCK_VW) {
       for (idx v = 0; v < NR; v += POCK_VW) {
-        load_taps(g, turned, w, i0, panel * NR + v, taps);
+        load_taps(g, turned, w, bf16, i0, panel * NR + v, taps);
         for (idx i = i0; i < idx_min(g->c, i0 + POCK_VW); i++)
           store_kernel(m, taps[i - i0], u + (panel * g->c + i) * NR + v, point_step);
       }
     }
   }
+}
+
+void pk_winograd_pack(const pk_conv *g, int m, int turned, const float *w, float *u, idx panel0,
+                      idx panel1) {
+  winograd_pack(g, m, turned, w, 0, u, panel0, panel1);
+}
+
+void pk_winograd_pack_bf16(const pk_conv *g, int m, int turned, const uint16_t *w, float *u,
+                           idx panel0, idx panel1) {
+  winograd_pack(g, m, turned, w, 1, u, panel0, panel1);
 }
 
 /* --------------------------------------------------------------------------------- tiles */
