@@ -302,7 +302,7 @@ def test_no_compiler_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pockengine.backends.c.emit", lambda plan, target: "int no c at all;")
+    monkeypatch.setattr("pockengine.backends.c.emit", lambda *_: "int no c at all;")
     with pytest.raises(CompileFailedError, match=r"failed with status 1:\n.*error"):
         image_program(seeded(ConvNet))
 

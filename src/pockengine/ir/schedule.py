@@ -34,8 +34,8 @@ class Step:
     where a back end has several, `measured` if it was chosen by measuring. `inplace` lists pairs
     (result, operand) for which the result may be written over the operand's bytes: element i of
     the result is computed from element i of the operand, both have the same size, and the step
-    reads the operand in no other way. `copies` lists pairs (stored value, leaf); the bytes are copied
-    onto the leaf after the values are computed.
+    reads the operand in no other way. `copies` lists pairs (stored value, leaf); the bytes are
+    copied onto the leaf after the values are computed.
     """
 
     values: tuple[Value, ...]

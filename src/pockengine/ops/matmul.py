@@ -17,7 +17,8 @@ from pockengine.ops.shape import Reshape
 class MatMul(Op):
     """y = op(a) @ op(b), op transposing the last two axes if asked; leading axes broadcast.
 
-    (a[.., M, K], b[.., K, N]) -> y[.., M, N], the shapes being those after op. Operands may be bf16.
+    (a[.., M, K], b[.., K, N]) -> y[.., M, N], the shapes being those after op. Operands may be
+    bf16.
     """
 
     transpose_a: bool
