@@ -28,9 +28,8 @@ def main() -> None:
 
     # From here on only NumPy is needed: this half could run on another machine of the same kind.
     with pe.Session.load("adapt.pock") as session:
-        (tensor,) = [t for t in session.program.entry("predict").inputs]
         rng = np.random.default_rng(0)
-        x = rng.normal(size=tensor.shape).astype(np.float32)
+        x = rng.normal(size=(BATCH, *graph.inputs[0].shape[1:])).astype(np.float32)
         y = rng.integers(0, session.signature.classes, BATCH)
         losses = [session.step(x, y, lr=2e-3) for _ in range(30)]
         print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")

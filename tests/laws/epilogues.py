@@ -19,6 +19,7 @@ from pockengine.ops import OPS
 from pockengine.ops import build as b
 from pockengine.ops.arithmetic import Cast, Pow
 from pockengine.ops.conv import Conv
+from pockengine.ops.precision import FromBF16
 from pockengine.testing import samples_of
 
 N, H, W = 2, 3, 2
@@ -120,6 +121,8 @@ def _after(maker: _Maker, y: Value, x: Value) -> Value:
     """Something that reads the operator's result in the same loop."""
     if y.dtype == "bool":
         return b.where(y, x, b.full((), "f32", 0.5))
+    if y.dtype == "bf16":
+        return _after(maker, FromBF16()(y), x)
     if y.dtype != "f32":
         return b.add(y, y)
     return b.mul(y, maker.power((N, 1, 1, x.shape[-1]), True))
