@@ -86,7 +86,7 @@ class Session:
         self._inputs = self._model_inputs()
         self._lock = threading.Lock()
         self._closed = False
-        self._micro = 0  # batches given to `step` so far
+        self._steps = 0  # calls of `step` so far
 
     @classmethod
     def load(
@@ -102,7 +102,7 @@ class Session:
         Raises InputError between the batches of an accumulated step.
         """
         with self._lock:
-            begun = self._micro % self.signature.accumulate
+            begun = self._steps % self.signature.accumulate
             if begun:
                 whole = self.signature.accumulate
                 raise InputError(
@@ -139,28 +139,58 @@ class Session:
     ) -> float:
         """One training step on up to a batch of samples; returns their mean loss before the step.
 
+        A batch that is computed in parts gives the same step as one that is not.
+
         `x` is the input, a tuple of the inputs in order, or a dict by name; `y` are the labels or
         targets, `weight` optional weights of the samples. Where `samples` gives their names, `x` is
         a function that loads those it is called with: with a cache, only what is not kept yet; a
         name must then always mean the same inputs. With accumulation, all but each k-th call only
         add up gradients. Raises InputError for arrays that do not fit, and NonFiniteLossError
-        when the loss is NaN or infinite; the weights are then as before the call.
+        when the loss is NaN or infinite; the weights are then as before the call, and what was
+        accumulated is dropped where the batch is computed in parts.
         """
         rate = _checked_rate(lr)
         with self._lock:
-            last = (self._micro + 1) % self.signature.accumulate == 0
-            entry = "train" if last else "accumulate"
-            self._give(entry, self._samples(entry, x, y, samples), weight)
-            if last:
-                self._input(entry, "lr").view(self._arena)[...] = rate
-            self._micro += 1  # before the call, so that an interrupt that comes during it counts it
+            given = self._samples("train", x, y, samples)
+            self._check_step(given, weight)
+            *first, last = self._parts("train", given, weight)
+            ends = (self._steps + 1) % self.signature.accumulate == 0
+            entry = "train" if ends else "accumulate"
+            try:
+                losses = [self._add_gradients(*part) for part in first]
+                self._give(entry, *last)
+                if ends:
+                    self._input(entry, "lr").view(self._arena)[...] = rate
+            except BaseException:
+                self._forget(bool(first))
+                raise
+            self._steps += 1  # before the call, so that an interrupt that comes during it counts it
             try:
                 self._run(entry)
             except PockError:
-                self._micro -= 1
+                self._steps -= 1
+                self._forget(bool(first))
                 raise
-            outputs = self.program.entry(entry).outputs
-            return float(next(t for t in outputs if t.name == "loss").view(self._arena))
+            return _mean([*losses, self._loss(entry)])
+
+    def _add_gradients(self, given: "Samples", weight: Any) -> tuple[float, float]:
+        """Adds up the gradients of a part of a step; returns its loss and weight."""
+        self._give("accumulate", given, weight)
+        self._run("accumulate")
+        return self._loss("accumulate")
+
+    def _loss(self, entry: str) -> tuple[float, float]:
+        """The loss of what an entry point was given last, and its weight."""
+        outputs = {t.name: t for t in self.program.entry(entry).outputs}
+        loss, weight = (float(outputs[name].view(self._arena)) for name in ("loss", "weight"))
+        return loss, weight
+
+    def _forget(self, begun: bool) -> None:
+        """Drops the gradients of a step that was begun and cannot be ended."""
+        if begun:
+            for name in self.signature.sums:
+                self.signature.leaves[name].view(self._arena)[...] = 0
+            self._steps -= self._steps % self.signature.accumulate
 
     def evaluate(
         self,
@@ -314,6 +344,17 @@ class Session:
 
     def _each(self, entry: str, given: "Samples", weight: Any) -> Iterator[dict[str, Array]]:
         """Runs all samples, a batch at a time; yields copies of the outputs, without padding."""
+        for part_given, part_weight in self._parts(entry, given, weight):
+            here = self._count(entry, part_given)
+            self._give(entry, part_given, part_weight)
+            self._run(entry)
+            outputs = self.program.entry(entry).outputs
+            yield {t.name: self._rows(entry, t, here) for t in outputs}
+
+    def _parts(
+        self, entry: str, given: "Samples", weight: Any
+    ) -> Iterator[tuple["Samples", Array | None]]:
+        """The samples, and their weights if there are any, as many at a time as are computed."""
         batch = self.signature.batch
         count = self._count(entry, given)
         if count == 0:
@@ -325,10 +366,7 @@ class Session:
             cut = {t.name: part(t, given.arrays[t.name], first, here, batch) for t in tensors}
             loader = given.loader and given.loader.part(first, here)
             of_part = None if weight is None else weights[first : first + here]
-            self._give(entry, Samples(cut, loader), of_part)
-            self._run(entry)
-            outputs = self.program.entry(entry).outputs
-            yield {t.name: self._rows(entry, t, here) for t in outputs}
+            yield Samples(cut, loader), of_part
 
     def _count(self, entry: str, given: "Samples") -> int:
         """How many samples there are. Raises InputError where shapes or numbers do not fit."""
@@ -347,8 +385,7 @@ class Session:
         count = self._count(entry, given)
         self._check_count(entry, count)
         arrays, loader = dict(given.arrays), given.loader
-        if "target" in arrays and self.signature.classes is not None:
-            check_labels(arrays["target"], self.signature.classes, self.signature.ignore_index)
+        self._check_targets(arrays)
         inputs = self.program.entry(entry).inputs
         weighted = [t for t in inputs if t.name == "sample_weight"]
         weights = [(t, checked_weights(count, weight)) for t in weighted]
@@ -361,6 +398,19 @@ class Session:
             self._prefix.fill(loader or arrays, count, self._arena)
         for tensor, array in [(t, arrays[t.name]) for t in inputs if t.name in arrays] + weights:
             write(tensor, array, self._arena)
+
+    def _check_step(self, given: "Samples", weight: Any) -> None:
+        """Raises InputError for what a step cannot take, before any part of it runs."""
+        self._check_open()
+        count, most = self._count("train", given), self.signature.batch * self.signature.parts
+        if not 1 <= count <= most:
+            raise InputError(f"train takes 1 to {most} samples, got {count}")
+        checked_weights(count, weight)
+        self._check_targets(given.arrays)
+
+    def _check_targets(self, arrays: Mapping[str, Array]) -> None:
+        if "target" in arrays and self.signature.classes is not None:
+            check_labels(arrays["target"], self.signature.classes, self.signature.ignore_index)
 
     def _check_count(self, entry: str, count: int) -> None:
         if not 1 <= count <= self.signature.batch:
@@ -405,6 +455,12 @@ class Session:
             )
         if status:
             raise InputError(f"{entry} was refused: {STATUS.get(status, f'status {status}')}")
+
+
+def _mean(losses: Sequence[tuple[float, float]]) -> float:
+    """The mean of losses with weights; 0 where all weights are."""
+    total = sum(weight for _, weight in losses)
+    return sum(loss * weight for loss, weight in losses) / total if total else 0.0
 
 
 def _checked_threads(wanted: int | None, planned: int) -> int:
