@@ -114,7 +114,7 @@ def test_a_memory_budget_chooses_the_parts() -> None:
     assert within.peak_bytes < whole.peak_bytes
     least = min(compiled(micro_batch=m).peak_bytes for m in (1, 2, 4))
     target = pe.Target.host(threads=1, memory_budget=least - 1)
-    with pytest.raises(MemoryBudgetError, match=f"least that would do.* is {least:,}"):
+    with pytest.raises(MemoryBudgetError, match=rf"least that would do.* is {least:,}"):
         compiled(target=target)
 
 
@@ -122,5 +122,5 @@ def test_what_cannot_be_divided_is_refused() -> None:
     with pytest.raises(InputError, match="must divide the batch of 8, got 3"):
         compiled(micro_batch=3)
     training = image_graph(seeded(ConvNet).train())
-    with pytest.raises(InputError, match="mixes the samples of a batch.*eval mode"):
+    with pytest.raises(InputError, match=r"mixes the samples of a batch.*eval mode"):
         pe.compile(training, batch=BATCH, micro_batch=2, target=ONE)
