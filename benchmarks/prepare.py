@@ -33,6 +33,7 @@ def main() -> None:
             optimizer=pe.SGD(momentum=0.9),
             scheme=model.scheme(graph, scheme),
             batch=workload.batch,
+            micro_batch=workload.micro_batch.get(scheme),
             target=pe.Target.host(threads=threads),
         ).save(folder / f"{scheme}.pock")
     weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}

@@ -48,6 +48,11 @@ def _gains(ratios: Figures) -> str:
     return "best peer over ours: " + ", ".join(words)
 
 
+def _parts(found: Figures, scheme: str) -> str:
+    few = found["micro_batch"].get(scheme)
+    return f", {few} at a time" if few else ""
+
+
 def _ms(cell: Figures) -> str:
     return f"{cell['median_ms']:.3g}" if "median_ms" in cell else "-"
 
@@ -70,7 +75,7 @@ def speed_rows(figures: Figures) -> Iterator[list[str]]:
         r = w["ratios"]
         yield [
             w["title"],
-            *(f"{w[s][OURS]['median_ms']:.3g} ms" for s in SCHEMES),
+            *(f"{w[s][OURS]['median_ms']:.3g} ms{_parts(w, s)}" for s in SCHEMES),
             *(f"{_times(r, f'engine_gain_{s}')} {r.get(f'best_peer_{s}', '')}" for s in SCHEMES),
             _times(r, "sparse_vs_best_peer_full"),
             _times(r, "sparsity_gain"),

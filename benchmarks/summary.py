@@ -41,7 +41,8 @@ def contender(worker: Worker) -> Figures:
 
 def workload(name: str, about: Workload, workers: list[Worker]) -> Figures:
     schemes = {s: {w.contender: contender(w) for w in workers if w.scheme == s} for s in SCHEMES}
-    found = {"name": name, "title": about.title, "statistics": about.statistics, **schemes}
+    found = {"name": name, "title": about.title, "statistics": about.statistics}
+    found |= {"micro_batch": dict(about.micro_batch), **schemes}
     return found | {"ratios": ratios(schemes), "memory": memory(schemes)}
 
 
