@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 import pockengine as pe
-from pockengine.compiler import Job, Precision, plan_job
+from pockengine.compiler import plan_job
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Array
+from pockengine.job import Job, Precision
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
 from comparison import arrays

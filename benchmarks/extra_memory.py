@@ -15,7 +15,8 @@ import torch
 
 import pockengine as pe
 from benchmarks.networks import MODELS
-from pockengine.compiler import Job, Planned, plan_job
+from pockengine.compiler import Planned, plan_job
+from pockengine.job import Job
 from pockengine.plan.planner import Plan
 from pockengine.plan.report import extra_training_bytes, table, timeline
 

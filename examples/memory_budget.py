@@ -6,9 +6,10 @@ python examples/memory_budget.py [KIB]
 import sys
 
 import pockengine as pe
-from pockengine.compiler import Job, plan_job
+from pockengine.compiler import plan_job
 from pockengine.demo.personalise import HERE
 from pockengine.errors import MemoryBudgetError
+from pockengine.job import Job
 from pockengine.plan.report import table, timeline_text
 
 

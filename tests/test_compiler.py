@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -20,10 +21,12 @@ from small_models import (
 from torch import nn
 
 import pockengine as pe
-from pockengine.compiler import Job, build_graphs, plan_job
+from pockengine.compiler import build_graphs, plan_job
 from pockengine.errors import InputError, SchemeError
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Array
+from pockengine.ir.schedule import Schedule
+from pockengine.job import Job
 from pockengine.runtime.program import Program
 
 ONE = pe.Target.host(threads=1)
@@ -93,8 +96,34 @@ def convolutions(graph: Graph) -> int:
 def test_defaults_are_everything_and_this_machine() -> None:
     graph = image_graph(seeded(ConvNet))
     made = Job.of(graph, "cross_entropy", "sgd", None, 8, None)
-    assert made.scheme == pe.UpdateScheme.full(graph) and made.target == pe.Target.host()
+    assert made.scheme == pe.UpdateScheme.full(graph)
+    assert made.target == pe.Target.host().without_bf16_dots()
     assert pe.compile(graph).signature.batch == 8
+
+
+def test_only_rounded_products_need_a_cpu_with_bf16() -> None:
+    graph, machine = image_graph(seeded(ConvNet)), pe.Target.named("avx512-bf16")
+    cpus = {
+        name: job(graph, target=machine, precision=name).target.cpu
+        for name in ("f32", "bf16", "bf16_products")
+    }
+    assert cpus["f32"] == cpus["bf16"] == pe.Target.named("avx512").cpu == "x86_64_v4"
+    assert cpus["bf16_products"] == machine.cpu
+
+
+def test_only_the_plan_that_fits_is_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, batches = image_graph(seeded(ConvNet)), []
+
+    def tune(schedules: Iterable[Schedule], _: pe.Target) -> dict[str, str]:
+        batches.append({v.shape[0] for s in schedules for v in s.graph.inputs if v.shape})
+        return {}
+
+    monkeypatch.setattr("pockengine.backends.c.tune", tune)
+    small = plan_job(job(graph, micro_batch=1)).plan.arena_bytes
+    target = pe.Target.host(threads=1, memory_budget=small)
+    made = plan_job(job(graph, target=target, tune=True))
+    assert made.job.samples == 1 and made.plan.arena_bytes == small
+    assert batches == [{1}]
 
 
 def test_a_batch_that_the_model_does_not_have() -> None:

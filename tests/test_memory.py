@@ -12,7 +12,8 @@ from small_models import ConvNet, image_graph, image_program, images, seeded
 from torch import nn
 
 import pockengine as pe
-from pockengine.compiler import Job, plan_job
+from pockengine.compiler import plan_job
+from pockengine.job import Job
 from pockengine.plan.report import extra_training_bytes
 
 

@@ -5,12 +5,10 @@
 Every stage is a pure function; each graph is verified, and an observer can print it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Literal, get_args
 
-from pockengine.autodiff.objective import Loss, OwnOutput, as_loss
+from pockengine.autodiff.objective import Loss, OwnOutput
 from pockengine.autodiff.training import (
     Recipe,
     accumulating_graphs,
@@ -24,6 +22,7 @@ from pockengine.ir.rewrite import with_batch
 from pockengine.ir.schedule import Schedule
 from pockengine.ir.types import BATCH, TensorType
 from pockengine.ir.verify import verify
+from pockengine.job import Job, Precision
 from pockengine.optim import Clip, Optimizer
 from pockengine.passes.fold import fold, fold_constants
 from pockengine.passes.fuse import fuse
@@ -36,16 +35,14 @@ from pockengine.passes.prefix import frozen_prefix, hand_over, micro_batch, with
 from pockengine.passes.prepack import prepack
 from pockengine.passes.prune import prune
 from pockengine.passes.reorder import reorder
-from pockengine.passes.samples import sums_over_samples
 from pockengine.passes.simplify import simplify
 from pockengine.passes.slice import push_slices
 from pockengine.plan.planner import Plan, check_budget, plan
 from pockengine.plan.verify import verify_plan
 from pockengine.program import CompiledProgram, Layouts, make_program
-from pockengine.scheme import Channels, UpdateScheme
+from pockengine.scheme import UpdateScheme
 from pockengine.target import Target
 
-Precision = Literal["f32", "bf16", "bf16_products"]
 Observer = Callable[[str, str, Graph], None]
 """Called with the entry point, the stage, and the graph after it."""
 
@@ -89,82 +86,7 @@ def compile(
         precision,
         tune,
     )
-    planned = plan_job(job)
-    back_end = c if job.target.backend == "c" else numpy
-    code = back_end.build(planned.plan, job.target)
-    return make_program(planned.plan, code, planned.layouts, planned.job)
-
-
-def as_precision(name: str) -> Precision:
-    """The precision of that name. Raises InputError for another."""
-    if name not in get_args(Precision):
-        known = ", ".join(get_args(Precision))
-        raise InputError(f"no precision is called {name!r}; there are {known}")
-    return name  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that decides a program. `selection` is the scheme, resolved for the graph.
-
-    A step is given `batch` samples and computes `micro_batch` of them at a time.
-    """
-
-    graph: Graph
-    loss: Loss
-    optimizer: Optimizer | str
-    scheme: UpdateScheme
-    selection: Mapping[str, Channels | None]
-    batch: int
-    target: Target
-    clip: Clip | None
-    accumulate: int
-    micro_batch: int | None
-    precision: Precision
-    tune: bool
-
-    @staticmethod
-    def of(
-        graph: Graph,
-        loss: Loss | str,
-        optimizer: Optimizer | str,
-        scheme: UpdateScheme | None,
-        batch: int,
-        target: Target | None,
-        clip: Clip | None = None,
-        accumulate: int = 1,
-        micro_batch: int | None = None,
-        precision: Precision = "f32",
-        tune: bool = False,
-    ) -> "Job":
-        """A job with names looked up and defaults filled in."""
-        if batch < 1 or accumulate < 1:
-            raise InputError(f"batch and accumulate must be at least 1, got {batch}, {accumulate}")
-        chosen = scheme or UpdateScheme.full(graph)
-        return Job(
-            graph,
-            as_loss(loss),
-            optimizer,
-            chosen,
-            chosen.resolve(graph),
-            batch,
-            target or Target.host(),
-            clip,
-            accumulate,
-            micro_batch,
-            as_precision(precision),
-            tune,
-        )
-
-    @property
-    def samples(self) -> int:
-        """How many samples an entry point computes at once."""
-        return self.micro_batch or self.batch
-
-    @property
-    def divisible(self) -> bool:
-        """Whether a step may be computed in parts."""
-        return sums_over_samples(self.graph) and not isinstance(self.loss, OwnOutput)
+    return build(plan_job(job))
 
 
 @dataclass(frozen=True)
@@ -180,18 +102,27 @@ def plan_job(job: Job, observe: Observer | None = None) -> Planned:
     """Builds, optimises, schedules and plans all entry points of a job.
 
     With a memory budget, and unless the job says how, a step is computed in as few parts as fit.
+    Kernels are measured for the plan that is chosen alone.
     """
     budget, observe = job.target.memory_budget, observe or (lambda *_: None)
     if job.micro_batch is not None:
         _check_parts(job)
-    smallest = _plan(job, observe)
+    found = _plan(job, observe)
     if budget is not None and job.micro_batch is None and job.divisible:
         for size in (n for n in range(job.batch - 1, 0, -1) if job.batch % n == 0):
-            if smallest.plan.arena_bytes <= budget:
+            if found.plan.arena_bytes <= budget:
                 break
             tried = _plan(replace(job, micro_batch=size), observe)
-            smallest = min(smallest, tried, key=lambda p: p.plan.arena_bytes)
-    return replace(smallest, plan=check_budget(smallest.plan, budget))
+            found = min(found, tried, key=lambda p: p.plan.arena_bytes)
+    check_budget(found.plan, budget)
+    return _tuned(found) if job.tune else found
+
+
+def build(planned: Planned) -> CompiledProgram:
+    """The program of a planned job. Raises CompilerMissingError, CompileFailedError."""
+    back_end = c if planned.job.target.backend == "c" else numpy
+    code = back_end.build(planned.plan, planned.job.target)
+    return make_program(planned.plan, code, planned.layouts, planned.job)
 
 
 def _plan(job: Job, observe: Observer) -> Planned:
@@ -202,10 +133,18 @@ def _plan(job: Job, observe: Observer) -> Planned:
     if job.target.backend == "c":
         graphs, layouts = prepack(graphs, layouts, job.target.nr)
     schedules = {name: schedule(graph, job.target) for name, graph in graphs.items()}
-    if job.tune:
-        choices = c.tune(schedules.values(), job.target)
-        schedules = {name: schedule(graph, job.target, choices) for name, graph in graphs.items()}
     return Planned(job, verify_plan(plan(schedules)), layouts)
+
+
+def _tuned(planned: Planned) -> Planned:
+    """With the kernels that are the fastest here, if their workspace is within the budget too."""
+    target = planned.job.target
+    schedules = {name: entry.schedule for name, entry in planned.plan.entries.items()}
+    choices = c.tune(schedules.values(), target)
+    chosen = {n: c.with_kernels(s, target, choices) for n, s in schedules.items()}
+    made = verify_plan(plan(chosen))
+    fits = target.memory_budget is None or made.arena_bytes <= target.memory_budget
+    return replace(planned, plan=made) if fits else planned
 
 
 def _check_parts(job: Job) -> None:
@@ -233,14 +172,12 @@ def _narrowed(
     return graphs
 
 
-def schedule(
-    graph: Graph, target: Target, choices: Mapping[str, str] = MappingProxyType({})
-) -> Schedule:
+def schedule(graph: Graph, target: Target) -> Schedule:
     """The steps of one entry point, in an order with a small peak."""
     if target.backend == "numpy":
         return reorder(fuse(graph))
     ready = verify(prune(c.canonical(graph)))
-    return reorder(c.with_kernels(fuse(ready, c.row_length), target, choices))
+    return reorder(c.with_kernels(fuse(ready, c.row_length), target))
 
 
 def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts]:

@@ -1,53 +1,29 @@
 """Puts a plan and its native code together: a program that a session runs and a file keeps."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from pockengine.autodiff.objective import CrossEntropy, Loss, OwnOutput
+from pockengine.autodiff.objective import CrossEntropy, OwnOutput
 from pockengine.backends.code import Code
 from pockengine.ir.graph import Graph, Leaf, Param, State
 from pockengine.ir.op import Array, Value
 from pockengine.ir.schedule import Schedule
 from pockengine.ir.text import print_graph
 from pockengine.ir.types import Shape, TensorType
+from pockengine.job import Job
 from pockengine.ops.panels import FromPanels
 from pockengine.passes.samples import keeps_samples_apart
 from pockengine.plan.planner import Plan, leaf_name
 from pockengine.plan.report import peak_by_kind, to_json
 from pockengine.runtime import program as runtime
 from pockengine.runtime.artifact import Contents, write_artifact
-from pockengine.scheme import Channels, UpdateScheme
+from pockengine.scheme import UpdateScheme
 from pockengine.target import Target
 
 Layouts = dict[str, tuple[int, ...]]
-
-
-class Compiled(Protocol):
-    """What make_program needs to know of the job."""
-
-    @property
-    def graph(self) -> Graph: ...
-    @property
-    def loss(self) -> Loss: ...
-    @property
-    def scheme(self) -> UpdateScheme: ...
-    @property
-    def selection(self) -> Mapping[str, Channels | None]: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def samples(self) -> int: ...
-    @property
-    def target(self) -> Target: ...
-    @property
-    def accumulate(self) -> int: ...
-    @property
-    def precision(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +44,7 @@ class CompiledProgram(runtime.Program):
         write_artifact(Path(path), Contents(self, target, graphs, plan, code.source, code.library))
 
 
-def make_program(plan: Plan, code: Code, layouts: Layouts, job: Compiled) -> CompiledProgram:
+def make_program(plan: Plan, code: Code, layouts: Layouts, job: Job) -> CompiledProgram:
     """The program of a plan. Weights are copied: later changes of the model do not reach it."""
     data = _data(plan)
     leaves = _leaves(plan, layouts, job)
@@ -101,7 +77,7 @@ def _data(plan: Plan) -> dict[str, Array]:
     return found
 
 
-def _leaves(plan: Plan, layouts: Layouts, job: Compiled) -> dict[str, runtime.Leaf]:
+def _leaves(plan: Plan, layouts: Layouts, job: Job) -> dict[str, runtime.Leaf]:
     types: dict[str, TensorType] = {}
     for entry in plan.entries.values():
         types |= {name: v.type for name, v in entry.schedule.graph.leaves().items()}
@@ -142,7 +118,7 @@ def _changing(plan: Plan) -> set[str]:
     return {name for entry in plan.entries.values() for name in entry.schedule.graph.updates}
 
 
-def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Compiled) -> runtime.Signature:
+def _signature(plan: Plan, leaves: dict[str, runtime.Leaf], job: Job) -> runtime.Signature:
     loss = job.loss
     entries = {n: _entry(plan, n, e.schedule) for n, e in plan.entries.items()}
     classes = ignored = None

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pockengine.errors import InputError
 
 Backend = Literal["c", "numpy"]
+_DOTS = "+avx512bf16"
 
 # name -> triple and CPU as `zig cc` spells them, floats in a vector, rows of the register tile.
 # The tile fills the machine's vector registers: 32 of them on AVX-512 and NEON, 16 on the others.
 _MACHINES: dict[str, tuple[str, str, int, int]] = {
-    "avx512-bf16": ("x86_64-linux-gnu", "x86_64_v4+avx512bf16", 16, 14),
+    "avx512-bf16": ("x86_64-linux-gnu", f"x86_64_v4{_DOTS}", 16, 14),
     "avx512": ("x86_64-linux-gnu", "x86_64_v4", 16, 14),
     "avx2": ("x86_64-linux-gnu", "x86_64_v3", 8, 6),
     "sse": ("x86_64-linux-gnu", "x86_64_v2", 4, 6),
@@ -50,7 +51,11 @@ class Target:
     @property
     def bf16_dots(self) -> bool:
         """Whether the CPU has dot products of bf16."""
-        return self.cpu.endswith("+avx512bf16")
+        return self.cpu.endswith(_DOTS)
+
+    def without_bf16_dots(self) -> Target:
+        """The same without them, so that what is compiled for it runs on more machines."""
+        return replace(self, cpu=self.cpu.removesuffix(_DOTS))
 
     @classmethod
     def named(

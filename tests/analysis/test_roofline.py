@@ -7,8 +7,9 @@ from small_models import ConvNet, image_graph, images, seeded
 
 import pockengine as pe
 from pockengine.analysis.roofline import Peaks, Roofline, StepTime, Stopwatch, measure_peaks
-from pockengine.compiler import Job, Planned, plan_job
+from pockengine.compiler import Planned, plan_job
 from pockengine.errors import InputError
+from pockengine.job import Job
 from pockengine.runtime.session import Session
 
 PEAKS = Peaks(flops=100e9, bytes=10e9)

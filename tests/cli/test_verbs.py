@@ -110,6 +110,12 @@ def test_plan_json_is_smaller_for_fewer_trained_weights() -> None:
     assert sum(layer["flops"] for layer in head["layers"]) > 0
 
 
+def test_plan_of_a_step_in_parts() -> None:
+    settings = ["plan", MODEL, "--batch", "32", "--threads", "1", "--json"]
+    whole, parts = (last_json(run(*settings, *more)) for more in ([], ["--micro-batch", "2"]))
+    assert parts["planned_peak_bytes"] < whole["planned_peak_bytes"]
+
+
 def test_a_layers_gradients_count_as_its_own() -> None:
     layers = last_json(run("plan", MODEL, "--batch", "4", "--threads", "1", "--json"))["layers"]
     convolutions = {row["source"]: row["flops"] for row in layers if "conv1d" in row["source"]}

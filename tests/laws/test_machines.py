@@ -8,8 +8,9 @@ from machines import Machine, machine
 
 import pockengine as pe
 from pockengine.backends.code import Code
-from pockengine.compiler import Job, plan_job
+from pockengine.compiler import plan_job
 from pockengine.ir.graph import Graph
+from pockengine.job import Job
 from pockengine.program import make_program
 
 pytest.importorskip("torch")

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import pockengine as pe
-from pockengine.compiler import Job, Precision, build_graphs, plan_job
+from pockengine.compiler import build_graphs, plan_job
 from pockengine.errors import InputError
 from pockengine.ir.graph import Graph
+from pockengine.job import Job, Precision
 from pockengine.ops.precision import FromBF16, ToBF16, from_bf16, to_bf16
 from pockengine.passes.narrow import narrow
 from pockengine.plan.report import peak_by_kind

@@ -7,9 +7,10 @@ import pytest
 from nets import densenet, mobilenet, resnet, shufflenet, unet
 
 from pockengine.autodiff.training import Recipe, training_graph
-from pockengine.compiler import Job, build_graphs
+from pockengine.compiler import build_graphs
 from pockengine.ir.graph import Graph
 from pockengine.ir.interpret import interpret
+from pockengine.job import Job
 from pockengine.passes.layout import inverse
 from pockengine.passes.mode import training_mode
 from pockengine.scheme import UpdateScheme

@@ -17,8 +17,8 @@ from pockengine.autodiff.objective import (
     Loss,
     OwnOutput,
 )
-from pockengine.compiler import Job
 from pockengine.errors import InputError
+from pockengine.job import Job
 from pockengine.optim import SGD, Adam, AdamW, Optimizer, as_optimizer
 from pockengine.runtime.program import Array
 

@@ -20,14 +20,13 @@ from rich.table import Table
 from pockengine.analysis.measure import TARGET, caller, timed_calls
 from pockengine.analysis.roofline import Roofline, StepTime, Stopwatch, measure_peaks
 from pockengine.autodiff.objective import CrossEntropy
-from pockengine.backends import c, numpy
 from pockengine.cli.load import find_model
 from pockengine.cli.options import Config, JobOptions, Json, job_verb
-from pockengine.compiler import Planned, plan_job
+from pockengine.compiler import Planned, build, plan_job
 from pockengine.errors import InputError, PockError
 from pockengine.ir.graph import Input
 from pockengine.ir.rewrite import with_batch
-from pockengine.program import CompiledProgram, make_program
+from pockengine.program import CompiledProgram
 from pockengine.runtime.program import DTYPES, Array, Tensor
 from pockengine.runtime.session import Session
 
@@ -77,7 +76,7 @@ def bench(
         if word not in known:
             raise InputError(f"expected one of {', '.join(known)}, got {word!r}.")
     planned = plan_job(options.job())
-    program = _compiled(planned)
+    program = build(planned)
     batch = _batch(program, planned, entry, data)
     facts: dict[str, Any] = {
         "entry": entry,
@@ -98,12 +97,6 @@ def bench(
     _show(facts)
     if report:
         _show_roofline(report, order)
-
-
-def _compiled(planned: Planned) -> CompiledProgram:
-    back_end = c if planned.job.target.backend == "c" else numpy
-    code = back_end.build(planned.plan, planned.job.target)
-    return make_program(planned.plan, code, planned.layouts, planned.job)
 
 
 # ---- the batch -----------------------------------------------------------------------------------

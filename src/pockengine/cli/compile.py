@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pockengine.cli.options import Config, JobOptions, Json, job_verb
-from pockengine.compiler import compile as compile_program
+from pockengine.compiler import build, plan_job
 from pockengine.plan import report
 
 
@@ -24,18 +24,7 @@ def compile_(
     job = options.job()
     if not as_json:
         typer.echo(job.scheme.describe(job.graph))
-    program = compile_program(
-        job.graph,
-        loss=job.loss,
-        optimizer=job.optimizer,
-        scheme=job.scheme,
-        batch=job.batch,
-        target=job.target,
-        clip=job.clip,
-        accumulate=job.accumulate,
-        precision=job.precision,
-        tune=job.tune,
-    )
+    program = build(plan_job(job))
     program.save(out)
     seconds, size = time.perf_counter() - started, out.stat().st_size
     if as_json:

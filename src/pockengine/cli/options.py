@@ -11,9 +11,9 @@ from typing import Annotated, Any, get_args
 import typer
 
 from pockengine.cli.load import find_model, make_optimizer, make_scheme
-from pockengine.compiler import Job, as_precision
 from pockengine.errors import InputError
 from pockengine.files import parse_bytes
+from pockengine.job import Job, as_precision
 from pockengine.optim import ClipNorm
 from pockengine.target import Backend, Target
 
@@ -92,6 +92,12 @@ class JobOptions:
     train: Train = None
     batch: Annotated[int, typer.Option(min=1, help="Samples in a step.")] = 8
     accumulate: Annotated[int, typer.Option(min=1, help="Steps that share one update.")] = 1
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Samples computed at a time; default: all, or what --memory allows."
+        ),
+    ] = None
     precision: Annotated[
         str, typer.Option(help="Of what is stored: f32, bf16; bf16_products: and multiplied.")
     ] = "f32"
@@ -118,6 +124,7 @@ class JobOptions:
             self._target(),
             ClipNorm(self.clip_norm) if self.clip_norm else None,
             self.accumulate,
+            self.micro_batch,
             precision=as_precision(self.precision),
             tune=self.tune,
         )

@@ -114,15 +114,14 @@ def leaf_name(leaf: Value) -> str:
     return leaf.op.name
 
 
-def check_budget(plan: Plan, budget: int | None) -> Plan:
-    """Returns `plan`, or raises MemoryBudgetError when it takes more than `budget` bytes."""
+def check_budget(plan: Plan, budget: int | None) -> None:
+    """Raises MemoryBudgetError when a plan takes more than `budget` bytes."""
     if budget is not None and plan.arena_bytes > budget:
         raise MemoryBudgetError(
             f"the program takes {plan.arena_bytes:,} bytes, {plan.arena_bytes - budget:,} more "
             f"than the memory budget of {budget:,}; the least that would do for this model, batch "
             f"size and scheme is {plan.arena_bytes:,}. Train fewer tensors or use a smaller batch"
         )
-    return plan
 
 
 def _place_persistent(schedules: Mapping[str, Schedule]) -> dict[str, Slot]:

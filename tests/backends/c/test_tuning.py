@@ -10,6 +10,7 @@ import pytest
 import pockengine as pe
 from pockengine.backends.c import calls, matmul_calls, tuning
 from pockengine.backends.c.call import Call
+from pockengine.backends.c.emit import with_kernels
 from pockengine.compiler import schedule
 from pockengine.errors import InputError
 from pockengine.ir.graph import Graph, Input, Param, leaf
@@ -59,7 +60,7 @@ def test_the_fastest_is_chosen_and_kept(folder: Path, monkeypatch: pytest.Monkey
     assert [(s.variant, s.measured) for s in first.steps] == [("slow", False)]
     choices = tuning.tune([first, product()], TARGET)
     assert list(choices.values()) == ["fast"]
-    again = schedule(first.graph, TARGET, choices)
+    again = with_kernels(first, TARGET, choices)
     assert [(s.variant, s.measured) for s in again.steps] == [("fast", True)]
     record = json.loads(only_record(folder).read_text())["microseconds"]
     ((name, times),) = record.items()
