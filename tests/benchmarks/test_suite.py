@@ -32,7 +32,8 @@ def figures() -> dict[str, Any]:
         "sparse": {OURS: cell(1, 10), EAGER: cell(5, 40), summary.TENSORFLOW: {"missing": "why"}},
     }
     ratios, memory = summary.ratios(schemes), summary.memory(schemes)
-    workload = {"name": "net", "title": "a network", **schemes, "ratios": ratios, "memory": memory}
+    about = {"name": "net", "title": "a network", "micro_batch": {"full": 4}}
+    workload = {**about, **schemes, "ratios": ratios, "memory": memory}
     return {"workloads": [workload], "commit": "0" * 40, "date": "today", **summary.machine(2)}
 
 
