@@ -140,7 +140,7 @@ MODELS = {
         CLASSES,
     ),
     "resnet50": Model(resnet50, _images(224), _preset("bottleneck"), CLASSES),
-    "bert": Model(minilm, _tokens, _preset("bert"), 2),
+    "bert": Model(minilm, _tokens, _preset("distilbert"), 2),
     "wrist": Model(
         Wrist,
         lambda batch: {"samples": torch.randn(batch, 6, 128)},
