@@ -61,7 +61,7 @@ def test_an_observer_sees_every_stage_of_every_entry_point() -> None:
         job(image_graph(seeded(ConvNet)), accumulate=2),
         lambda entry, stage, _: seen.append((entry, stage)),
     )
-    forward = ["mode", "fold", "layout", "lower", "forward"]
+    forward = ["wanted", "mode", "fold", "layout", "lower", "forward"]
     assert [stage for entry, stage in seen if entry == "predict"] == forward
     backward = ["autodiff", "slice", "simplify", "masks"]
     assert [stage for entry, stage in seen if entry == "train"] == forward + backward

@@ -229,6 +229,7 @@ def _forward(
         observe(entry, stage, made)
         return verify(made)
 
+    graph = seen("wanted", push_slices(graph))
     graph = seen("mode", simplify(graph))
     graph = seen("fold", prune(fold(graph, changing)))  # knows channels-first only
     if target.backend == "c":

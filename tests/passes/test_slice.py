@@ -95,6 +95,15 @@ def test_slices_of_the_model_itself_move_too() -> None:
     assert y.inputs[0].shape == (2, 1, 4)
 
 
+def test_readers_that_take_the_same_slice_count_as_one() -> None:
+    """As with a residual around the last layer of an encoder."""
+    x, w = given("x", 2, 5, 4), given("w", 4, 4)
+    h = relu(x)
+    y = check([x, w], Slice(1, 0, 1, 1)(add(h, matmul(mul(h, 2.0), w))))
+    (first,) = [v for v in Graph((), {"y": y}).values() if isinstance(v.op, Slice)]
+    assert first.inputs == (x,)
+
+
 def test_nested_slices() -> None:
     x, w = given("x", 6, 4), given("w", 4, 8)
     y = Take(1, (0, 3))(Take(0, (1, 2, 5))(matmul(x, w)))

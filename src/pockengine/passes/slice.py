@@ -3,10 +3,13 @@
     before   take_k(transpose(x) @ g)          the product for all channels, cut to k of them
     after    transpose(take_k(x)) @ g          the product for k channels, which alone are kept
 
+    before   classify(encode(x)[:, 0])         the last layer of an encoder for all tokens
+    after    classify(encode(x))               for the first one, all that the model looks at
+
 The rule is the operators' own (`slice_axes`, `on_sliced`). A slice stops at a value that has
 another reader or is a result: that value is needed whole, and the slice is what is kept of it. So
 an activation of the forward pass is never computed twice, and its saved copy has the chosen
-channels only.
+channels only. Readers that all take the same slice count as one.
 """
 
 from collections.abc import Sequence
@@ -21,6 +24,7 @@ from pockengine.ir.rewrite import rebuild, substitute
 from pockengine.ops.build import take
 from pockengine.ops.index import Take
 from pockengine.ops.shape import Reshape, Slice
+from pockengine.passes.prune import share
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def push_slices(graph: Graph) -> Graph:
     """The same graph with every Take and Slice as far up as it saves something."""
     push = _Push(graph)
     while push.moved:
-        graph = substitute(graph, push.done)
+        graph = share(substitute(graph, push.done))
         push = _Push(graph)
     return substitute(graph, push.done)
 
