@@ -7,6 +7,7 @@ import pytest
 
 from pockengine.ir.op import Op, Sample
 from pockengine.ops import OPS
+from pockengine.ops.precision import BF16, from_bf16
 from pockengine.testing import (
     assert_close,
     cotangent,
@@ -22,7 +23,12 @@ TWINS = {op: twin for op in OPS.values() if (twin := twin_of(op))}
 
 
 def _tensors(sample: Sample) -> list[Any]:
-    return [torch.tensor(a) for a in sample.arrays]
+    """The operands; those of bf16, which a product widens by itself, as it reads them."""
+    floats = [a.dtype for a in sample.arrays if a.dtype.kind == "f"]
+    wide = floats[0] if floats else np.float32
+    return [
+        torch.tensor(from_bf16(a).astype(wide) if a.dtype == BF16 else a) for a in sample.arrays
+    ]
 
 
 @pytest.mark.parametrize("operator", TWINS, ids=lambda op: op.__name__)

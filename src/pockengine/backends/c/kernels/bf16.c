@@ -51,13 +51,13 @@ PK_INLINE void wide_tile(int mr, const float *a, idx lda, const uint16_t *b, idx
 }
 
 #ifdef POCK_BF16_DOTS
+#include <immintrin.h>
 typedef uint16_t v2h __attribute__((vector_size(4 * POCK_VW)));
 typedef uint16_t v2h_unaligned __attribute__((vector_size(4 * POCK_VW), aligned(2), may_alias));
-typedef __bf16 v2b __attribute__((vector_size(4 * POCK_VW)));
 
 /* Rows 2 p and 2 p + 1 of columns first..first + VW, side by side. */
 #define PAIRS(even, odd, first)                                                                \
-  (v2b) __builtin_shufflevector(                                                               \
+  (__m512bh)__builtin_shufflevector(                                                         \
       even, odd, first, first + 32, first + 1, first + 33, first + 2, first + 34, first + 3,   \
       first + 35, first + 4, first + 36, first + 5, first + 37, first + 6, first + 38,         \
       first + 7, first + 39, first + 8, first + 40, first + 9, first + 41, first + 10,         \
@@ -67,13 +67,13 @@ typedef __bf16 v2b __attribute__((vector_size(4 * POCK_VW)));
 /* acc += a pair of each row of A, or its first half where `bytes` is 2, times two rows of a panel. */
 PK_INLINE void halves_rows(int mr, vf acc[][2], const uint16_t *a, idx lda, v2h even, v2h odd,
                         size_t bytes) {
-  v2b left = PAIRS(even, odd, 0), right = PAIRS(even, odd, 16);
+  __m512bh left = PAIRS(even, odd, 0), right = PAIRS(even, odd, 16);
   PK_UNROLL for (int r = 0; r < mr; r++) {
     uint32_t pair = 0;
     memcpy(&pair, a + r * lda, bytes);
-    v2b both = (v2b)((vu){} + pair);
-    acc[r][0] = __builtin_ia32_dpbf16ps_512(acc[r][0], both, left);
-    acc[r][1] = __builtin_ia32_dpbf16ps_512(acc[r][1], both, right);
+    __m512bh both = (__m512bh)((vu){} + pair);
+    acc[r][0] = _mm512_dpbf16_ps(acc[r][0], both, left);
+    acc[r][1] = _mm512_dpbf16_ps(acc[r][1], both, right);
   }
 }
 
