@@ -17,7 +17,7 @@ from pockengine.job import Job
 from pockengine.ops.panels import FromPanels
 from pockengine.passes.samples import keeps_samples_apart
 from pockengine.plan.planner import Plan, leaf_name
-from pockengine.plan.report import peak_by_kind, to_json
+from pockengine.plan.report import peak_by_kind, prefix_samples, to_json
 from pockengine.runtime import program as runtime
 from pockengine.runtime.artifact import Contents, write_artifact
 from pockengine.scheme import UpdateScheme
@@ -156,16 +156,15 @@ def _sums(plan: Plan, graph: Graph) -> tuple[str, ...]:
 
 def _prefix(plan: Plan, batch: int) -> runtime.Prefix | None:
     """What is known of the frozen prefix: how many samples at a time, and what decides it."""
-    if "features" not in plan.entries:
+    samples = prefix_samples(plan, batch)
+    if samples is None:
         return None
-    graph = plan.entries["features"].schedule.graph
-    name, few = next(iter(graph.outputs.items()))
-    each = plan.persistent[name].nbytes // batch
+    graph = plan.entries[runtime.FEATURES].schedule.graph
     digest = hashlib.sha256(print_graph(graph).encode())
     for leaf in graph.leaves():
         if leaf in graph.data:
             digest.update(np.ascontiguousarray(graph.data[leaf]).tobytes())
-    return runtime.Prefix(few.type.nbytes // each, digest.hexdigest())
+    return runtime.Prefix(samples, digest.hexdigest())
 
 
 def _entry(plan: Plan, name: str, schedule: Schedule) -> runtime.Entry:

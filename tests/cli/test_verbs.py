@@ -98,6 +98,8 @@ def test_plan_shows_the_trained_set_the_table_and_the_timeline(tmp_path: Path) -
     assert result.exit_code == 0, result.output
     for words in ("head.weight", "frozen weights", "lower bound", "steps of 'train'", "MFLOP"):
         assert words in result.stdout
+    for words in ("features: 4 samples at a time, 1 times a step", "steps of 'features'"):
+        assert words in result.stdout
     assert picture.read_text().startswith("<svg")
 
 
@@ -108,6 +110,9 @@ def test_plan_json_is_smaller_for_fewer_trained_weights() -> None:
     assert head["lower_bound_bytes"] <= head["planned_peak_bytes"] < full["planned_peak_bytes"]
     assert sum(head["at_peak"].values()) <= head["planned_peak_bytes"]
     assert sum(layer["flops"] for layer in head["layers"]) > 0
+    assert head["calls"]["features"] == {"samples": 4, "times": 1}
+    assert set(full["calls"]) == {"train"}
+    assert {layer["entry"] for layer in head["layers"]} == {"features", "train"}
 
 
 def test_plan_of_a_step_in_parts() -> None:
@@ -148,7 +153,9 @@ def test_compile_and_inspect_the_program(tmp_path: Path) -> None:
     assert facts["arena_bytes"] == made["planned_peak_bytes"]
     assert facts["batch"] == 4
     assert len(facts["leaves"]["trained"]) == 2
-    assert "train: samples" in run("inspect", str(path)).stdout
+    shown = run("inspect", str(path)).stdout
+    assert "features: samples: f32[4,6,128] -> features:0" in shown
+    assert "4 samples at a time" in shown and "train: features:0" in shown
     assert "update head.weight" in run("inspect", str(path), "--after", "final").stdout
     assert "#include" in run("inspect", str(path), "--after", "source").stdout
     refused = run("inspect", str(path), "--after", "fold")

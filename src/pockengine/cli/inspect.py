@@ -15,7 +15,7 @@ from pockengine.ir.graph import Graph, Leaf
 from pockengine.ir.text import print_graph
 from pockengine.plan.planner import EntryPlan
 from pockengine.runtime.artifact import Artifact, open_artifact
-from pockengine.runtime.program import Signature
+from pockengine.runtime.program import FEATURES, Signature
 
 # (entry point, stage) -> what there is after it
 Stages = Mapping[tuple[str, str], Graph | EntryPlan]
@@ -132,10 +132,17 @@ def _show_signature(signature: Signature, kernels: Mapping[str, int], as_json: b
     typer.echo(f"one block of {size:,} bytes, batch {batch}, stored as {precision}")
     for name, entry in facts["entries"].items():
         typer.echo(f"{name}: {', '.join(entry['inputs'])} -> {', '.join(entry['outputs'])}")
+        typer.echo(f"  {entry['samples']} samples at a time")
     for kind, leaves in facts["leaves"].items():
         typer.echo(f"{len(leaves)} {kind}: {', '.join(leaves)}")
     for kernel, count in kernels.items():
         typer.echo(f"{count} steps run {kernel}")
+
+
+def _samples(signature: Signature, entry: str) -> int:
+    """How many samples an entry point computes at a time."""
+    prefix = signature.prefix
+    return prefix.samples if prefix and entry == FEATURES else signature.batch
 
 
 def _signature_facts(signature: Signature) -> dict[str, Any]:
@@ -144,12 +151,16 @@ def _signature_facts(signature: Signature) -> dict[str, Any]:
         packed = f" in panels of {list(leaf.unpacked)}" if leaf.unpacked else ""
         leaves.setdefault(leaf.kind, []).append(f"{leaf}{packed}")
     entries = {
-        name: {"inputs": [*map(str, e.inputs)], "outputs": [*map(str, e.outputs)]}
+        name: {
+            "inputs": [*map(str, e.inputs)],
+            "outputs": [*map(str, e.outputs)],
+            "samples": _samples(signature, name),
+        }
         for name, e in signature.entries.items()
     }
     return {
         "arena_bytes": signature.arena_bytes,
-        "batch": signature.batch,
+        "batch": signature.batch * signature.parts,
         "precision": signature.precision,
         "entries": entries,
         "leaves": leaves,

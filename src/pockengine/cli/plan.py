@@ -11,6 +11,7 @@ from pockengine.cli.options import Config, JobOptions, Json, job_verb
 from pockengine.compiler import Planned, plan_job
 from pockengine.errors import InputError
 from pockengine.plan import report
+from pockengine.runtime.program import FEATURES
 
 
 @job_verb
@@ -35,9 +36,25 @@ def plan(
     typer.echo(planned.job.scheme.describe(planned.job.graph))
     typer.echo(f"stored as {planned.job.precision}")
     typer.echo(f"\n{report.table(planned.plan)}")
-    typer.echo(report.timeline_text(planned.plan, "train"))
-    if layers:
-        typer.echo(report.layer_table(planned.plan.entries["train"].schedule))
+    for entry in _shown(planned):
+        calls = _calls(planned, entry)
+        typer.echo("{}: {samples} samples at a time, {times} times a step".format(entry, **calls))
+        typer.echo(report.timeline_text(planned.plan, entry))
+        if layers:
+            typer.echo(report.layer_table(planned.plan.entries[entry].schedule))
+
+
+def _shown(planned: Planned) -> list[str]:
+    """The entry points of a training step, in the order in which it runs them."""
+    return [name for name in (FEATURES, "train") if name in planned.plan.entries]
+
+
+def _calls(planned: Planned, entry: str) -> dict[str, int]:
+    """How many samples an entry point computes at a time, and how often in a step."""
+    samples = planned.job.samples
+    if entry == FEATURES:
+        samples = report.prefix_samples(planned.plan, samples) or samples
+    return {"samples": samples, "times": planned.job.batch // samples}
 
 
 def _draw(planned: Planned, path: Path) -> None:
@@ -49,7 +66,7 @@ def _draw(planned: Planned, path: Path) -> None:
 def _facts(planned: Planned) -> dict[str, Any]:
     plan = planned.plan
     peak = {report.LABELS[k]: size for k, size in report.peak_by_kind(plan, "train").items()}
-    rows = report.layers(plan.entries["train"].schedule)
+    rows = {entry: report.layers(plan.entries[entry].schedule) for entry in _shown(planned)}
     return {
         "trained": json.loads(planned.job.scheme.to_json())["parameters"],
         "precision": planned.job.precision,
@@ -57,5 +74,10 @@ def _facts(planned: Planned) -> dict[str, Any]:
         "lower_bound_bytes": plan.lower_bound,
         "extra_training_bytes": report.extra_training_bytes(plan),
         "at_peak": peak,
-        "layers": [asdict(row) | {"weights": row.weights} for row in rows],
+        "calls": {entry: _calls(planned, entry) for entry in rows},
+        "layers": [
+            asdict(row) | {"weights": row.weights, "entry": entry}
+            for entry, found in rows.items()
+            for row in found
+        ],
     }

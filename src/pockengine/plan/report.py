@@ -13,6 +13,7 @@ from pockengine.ir.graph import Leaf
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, storage
 from pockengine.plan.planner import KINDS, PERSISTENT, EntryPlan, Kind, Plan
+from pockengine.runtime.program import FEATURES
 
 LABELS: dict[Kind, str] = {
     "frozen": "frozen weights",
@@ -102,6 +103,14 @@ def extra_training_bytes(plan: Plan, train: str = "train", predict: str = "predi
     weights = sizes["frozen"] + sizes["trained"]
     inference = plan.entries[predict].end - plan.persistent_bytes
     return plan.entries[train].end - weights - inference
+
+
+def prefix_samples(plan: Plan, batch: int) -> int | None:
+    """How many samples the frozen prefix computes at a time; None where there is none."""
+    if FEATURES not in plan.entries:
+        return None
+    name, few = next(iter(plan.entries[FEATURES].schedule.graph.outputs.items()))
+    return few.type.nbytes // (plan.persistent[name].nbytes // batch)
 
 
 def table(plan: Plan) -> str:

@@ -57,7 +57,7 @@ typedef uint16_t v2h_unaligned __attribute__((vector_size(4 * POCK_VW), aligned(
 
 /* Rows 2 p and 2 p + 1 of columns first..first + VW, side by side. */
 #define PAIRS(even, odd, first)                                                                \
-  (__m512bh)__builtin_shufflevector(                                                         \
+  (__m512bh)__builtin_shufflevector(                                                           \
       even, odd, first, first + 32, first + 1, first + 33, first + 2, first + 34, first + 3,   \
       first + 35, first + 4, first + 36, first + 5, first + 37, first + 6, first + 38,         \
       first + 7, first + 39, first + 8, first + 40, first + 9, first + 41, first + 10,         \

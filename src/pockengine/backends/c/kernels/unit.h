@@ -1,4 +1,9 @@
-/* unit.h - what generated code needs besides the kernels: bits, checks and a clock. */
+/* unit.h - what generated code needs besides the kernels: bits, checks and a clock.
+
+   Of the entry points of a unit, pock_features, where there is one, comes first: for a few samples
+   at a time its inputs are written, it is called, and its outputs are copied to the rows of these
+   samples in the inputs of the others, which are written, too, once it is done with all of them.
+   docs/artifact.md has the whole order. */
 #ifndef POCK_UNIT_H
 #define POCK_UNIT_H
 
