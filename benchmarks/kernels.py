@@ -22,6 +22,7 @@ import numpy as np
 
 from pockengine.backends.c import sizes
 from pockengine.backends.c.build import build_unit
+from pockengine.backends.c.conv_calls import FEW_CHANNELS
 from pockengine.target import Target, host_name
 
 # rows, K, N
@@ -72,7 +73,8 @@ SOFTMAX = [(8 * 12 * 128, 128), (128, 1000), (8, 30522)]
 KERNELS = [
     *("pk_gemm_few", "pk_gemm_few_t"),
     *("pk_pack_b", "pk_gemm", "pk_gemm_tn", "pk_conv_pack", "pk_conv_pack_t", "pk_conv_rows"),
-    *("pk_conv_dx_rows", "pk_conv_dw", "pk_winograd_pack", "pk_winograd_rows", "pk_winograd_dw"),
+    *("pk_conv_dx_rows", "pk_conv_dw", "pk_conv_lines", "pk_conv_dw_lines"),
+    *("pk_winograd_pack", "pk_winograd_rows", "pk_winograd_dw"),
     *("pk_depthwise_lines", "pk_depthwise_dx_lines", "pk_depthwise_dw"),
     *("pk_max_pool_lines", "pk_max_pool_grad_lines", "pk_softmax", "pk_softmax_grad"),
 ]
@@ -231,6 +233,22 @@ def conv_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
         )
 
 
+def lines_rows(k: Kernels) -> Iterator[tuple[str, list[float]]]:
+    """A few channels, in place."""
+    for n, size, c, o, kernel, stride in CONVOLUTIONS:
+        if c <= FEW_CHANNELS:
+            g, x, w, y, flops = conv_case(n, size, c, o, kernel, stride, 1)
+            wp = zeros(sizes.conv_packed_size(kernel**2, c, o, 1, k.target))
+            floats = sizes.conv_lines_scratch(g.ow, stride, kernel, kernel, c)
+            scratch = zeros(floats + sizes.gemm_tn_scratch(o, k.target))
+            calls = [
+                k.bind("pk_conv_lines", g, x, wp, y, 0, n * g.oh, scratch),
+                k.bind("pk_conv_dw_lines", g, x, y, w, 0, n * g.oh, scratch),
+            ]
+            label = f"{n}x{size}x{size}x{c} -> {o}, {kernel}x{kernel}/{stride}"
+            yield label, [flops / best(f) for f in calls]
+
+
 def winograd_rows(k: Kernels) -> Iterator[tuple[str, list[float]]]:
     """By the multiplications of the plain sum; y and dx with the transform of the weights."""
     for n, size, c, o, kernel, stride in CONVOLUTIONS:
@@ -371,6 +389,7 @@ def main() -> None:
         few_rows(k, torch),
     )
     table("convolution", three + beside, conv_rows(k, torch))
+    table("convolution, lines in place", ["y", "dw"], lines_rows(k))
     columns = [f"F({m}) {name}" for m in (2, 4) for name in three]
     table("3x3 convolution, Winograd", columns, winograd_rows(k))
     table("depthwise", three + beside, depthwise_rows(k, torch))

@@ -23,6 +23,8 @@ KERNELS: dict[str, tuple[str, type | None]] = {
     "pk_conv_rows": ("ppppiiip", None),
     "pk_conv_dx_rows": ("ppppiip", None),
     "pk_conv_dw": ("ppppiip", None),
+    "pk_conv_lines": ("ppppiip", None),
+    "pk_conv_dw_lines": ("ppppiip", None),
     "pk_winograd_pack": ("pbbppii", None),
     "pk_winograd_rows": ("pbpppiip", None),
     "pk_winograd_dw": ("pbpppiip", None),

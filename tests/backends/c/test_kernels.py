@@ -250,6 +250,25 @@ def test_conv(k: Kernels, case: tuple[int, ...]) -> None:
     assert_close(dw.check(), dw_want)
 
 
+@pytest.mark.parametrize("case", [c for c in CONVS if c[12:14] == (1, 1)], ids=str)
+def test_conv_lines(k: Kernels, case: tuple[int, ...]) -> None:
+    g, x, w, dy, (y_want, _, dw_want) = conv_case(case)
+    y, wp = Poisoned(y_want.shape), conv_pack(k, g, w, transposed=False)
+    floats = sizes.conv_lines_scratch(g.ow, g.sw, g.kh, g.kw, g.c)
+    dw, scratch = (
+        np.zeros(dw_want.shape),
+        Poisoned(floats + sizes.gemm_tn_scratch(g.o, k.target)),
+    )
+    for l0, l1 in [(0, 0), *halves(g.n * g.oh)]:
+        k("pk_conv_lines", g, x, wp, y.array, l0, l1, scratch.array)
+        part = Poisoned(dw_want.shape)
+        k("pk_conv_dw_lines", g, x, dy, part.array, l0, l1, scratch.array)
+        dw += part.check()
+    scratch.check()
+    assert_close(y.check(), y_want)
+    assert_close(dw, dw_want)
+
+
 WINOGRAD = [
     (2, 7, 7, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
     (3, 14, 9, 16, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from pockengine.backends.c import depthwise_calls, sizes
-from pockengine.backends.c.call import Call, block_of
+from pockengine.backends.c.call import WHOLE, Call, block_of
+from pockengine.backends.c.matmul_splits import PARTS
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ir.types import Shape
@@ -12,6 +13,7 @@ from pockengine.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from pockengine.target import Target
 
 WINOGRAD_CHANNELS = 8  # from which on the transforms of tiles pay
+FEW_CHANNELS = 8  # up to which lines of the image are read in place
 WINOGRAD_WEIGHT = 4_000_000  # floats of a transformed weight that a third cache keeps beside others
 
 
@@ -46,6 +48,21 @@ class _Geometry:
         one = (1, 1)
         steps = (self.op.stride, self.op.dilation, self.op.groups)
         return self.kernel == (3, 3) and steps == (one, one, 1)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a pixel has few values, whole kernel rows of which lie side by side, and there
+        are lines enough for all threads.
+        """
+        few = self.taps * self.c <= sizes.KC and self.c <= FEW_CHANNELS
+        rows = self.kernel[-1] > 1 and self.op.dilation[-1] == self.op.groups == 1
+        return few and rows and prod(self.y[:-2]) >= PARTS
+
+    @property
+    def lines_scratch(self) -> int:
+        kernel_lines = self.taps // self.kernel[-1]
+        ow, step = self.y[-2], self.op.stride[-1]
+        return sizes.conv_lines_scratch(ow, step, kernel_lines, self.kernel[-1], self.c)
 
     def exchanged(self) -> "_Geometry":
         """The convolution from y to x that its input gradient is, for stride 1."""
@@ -86,7 +103,9 @@ def conv(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
     g = _geometry(value)
     if g.depthwise:
         return (depthwise_calls.conv(value, g.declare(), x),)
-    return _ordered(g, _winograd(value, g, x, target), _gather(value, x, target))
+    gather = _gather(value, x, target)
+    lines = (_lines(g, gather, x),) if g.in_place else ()
+    return (*lines, *_ordered(g, _winograd(value, g, x, target), gather))
 
 
 def conv_input_grad(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
@@ -145,6 +164,20 @@ def _gather(value: Value, x: list[str], target: Target) -> Call:
     )
 
 
+def _lines(g: _Geometry, gather: Call, x: list[str]) -> Call:
+    """The image is read in place, a line of the output at a time."""
+    ow, row = g.y[-2], g.y[-2] * g.o
+    body = f"pk_conv_lines(&g, {x[0]}, shared, out, b0 / {ow}, b1 / {ow}, work);"
+    return replace(
+        gather,
+        body=(g.declare(), body),
+        block=ow * block_of(row),
+        multiple=ow,
+        scratch=g.lines_scratch,
+        variant="lines",
+    )
+
+
 def _gather_input_grad(value: Value, x: list[str], target: Target) -> Call:
     g, op = _geometry(value), value.op
     assert isinstance(op, ConvInputGrad)
@@ -171,13 +204,34 @@ def conv_weight_grad(value: Value, x: list[str], target: Target) -> tuple[Call, 
         (g.declare(), f"pk_conv_dw(&g, {x[0]}, {x[1]}, out, b0, b1, work);"),
         # A part of a tap is one more way through all pixels: too much for a few channels.
         multiple=channels if channels <= sizes.CONV_DW_M // 4 else 1,
+        # Taps of few channels are gathered several at once, wherever a thread's rows start.
+        block=channels if channels > sizes.CONV_DW_M else WHOLE,
         scratch=sizes.conv_dw_scratch(g.o, op.groups, target),
         variant="gather",
     )
-    if not g.plain_3x3:
-        return (gather,)
-    fast = tuple(_winograd_weight_grad(g, m, x, target) for m in (4, 2))
-    return _ordered(g, fast, gather)
+    lines = (_lines_weight_grad(value, g, x, target),) if g.in_place else ()
+    fast = tuple(_winograd_weight_grad(g, m, x, target) for m in (4, 2)) if g.plain_3x3 else ()
+    return (*lines, *_ordered(g, fast, gather))
+
+
+def _lines_weight_grad(value: Value, g: _Geometry, x: list[str], target: Target) -> Call:
+    """Parts of the output lines are summed apart."""
+    lines, size = prod(g.y[:-2]), value.type.size
+    share = f"{lines} * part / {PARTS}, {lines} * (part + 1) / {PARTS}"
+    pack = (
+        "for (idx part = begin; part < end; part++)",
+        f"pk_conv_dw_lines(&g, {x[0]}, {x[1]}, shared + part * {size}, {share}, work);",
+    )
+    at = f"shared, {PARTS}, {size}, {g.o}, 1, {g.o}, out, b0, b1"
+    return Call(
+        size // g.o,
+        (f"pk_sum_parts({at});",),
+        pack_items=PARTS,
+        pack=(g.declare(), *pack),
+        shared=PARTS * size,
+        scratch=g.lines_scratch + sizes.gemm_tn_scratch(g.o, target),
+        variant="lines",
+    )
 
 
 def _winograd_weight_grad(g: _Geometry, m: int, x: list[str], target: Target) -> Call:

@@ -87,6 +87,11 @@ def conv_dw_scratch(o: int, groups: int, target: Target) -> int:
     return TN_KC * CONV_DW_M + gemm_tn_scratch(o // groups, target)
 
 
+def conv_lines_scratch(ow: int, stride: int, kh: int, kw: int, c: int) -> int:
+    """Floats of scratch for pk_conv_lines: the input lines that one output line meets."""
+    return kh * ((ow - 1) * stride + kw) * c
+
+
 def winograd_packed_size(m: int, c: int, o: int, target: Target) -> int:
     """Floats of a weight [9, c, o] packed by pk_winograd_pack for tiles of m x m."""
     return (m + 2) ** 2 * (packed_size(c, o, target) + WINOGRAD_APART)

@@ -274,3 +274,98 @@ void pk_conv_dw(const pk_conv *g, const float *x, const float *dy, float *dw, id
     row0 += (p.tap1 - p.tap0) * p.chans;
   }
 }
+
+/* -------------------------------------------------------------------- a few channels, in place
+ *
+ * The taps of one kernel row lie side by side in the image, kw * c values, and those of the next
+ * output pixel begin sw * c values further: a matrix that needs no gathering. The lines that an
+ * output line meets are copied between zeros, so that no pixel is at an edge.
+ */
+
+/* Floats of one input line as far as output pixels see it. */
+PK_INLINE idx seen_line(const pk_conv *g) { return ((g->ow - 1) * g->sw + g->kw) * g->c; }
+
+/* to[kh][seen_line]: the input lines that line `line` of n * oh output lines meets. */
+static void copy_lines(const pk_conv *g, const float *x, idx line, float *to) {
+  idx size = seen_line(g), left = idx_min(g->pw * g->c, size);
+  idx inside = idx_min(g->w * g->c, size - left), y0 = line % g->oh * g->sh - g->ph;
+  const float *image = x + line / g->oh * g->h * g->w * g->c;
+  for (idx k = 0; k < g->kh; k++, to += size) {
+    idx y = y0 + k * g->dh, some = y < 0 || y >= g->h ? 0 : inside;
+    memset(to, 0, left * sizeof(float));
+    copy_floats(to + left, image + y * g->w * g->c, some);
+    memset(to + left + some, 0, (size - left - some) * sizeof(float));
+  }
+}
+
+/* Where the taps of a pixel lie: `rows` times k floats, and those of the next one. */
+typedef struct {
+  idx rows, row_step, k, pixel_step;
+} line_taps;
+typedef void lines_fn(const line_taps *t, const float *a, const float *b, float *y, idx ldy,
+                      idx cols);
+
+PK_INLINE void lines_tile(int mr, int nv, const line_taps *t, const float *a, const float *b,
+                          float *y, idx ldy, idx cols) {
+  vf acc[MR][2];
+  PK_UNROLL for (int r = 0; r < mr; r++) acc[r][0] = acc[r][1] = (vf){};
+  for (idx row = 0; row < t->rows; row++, a += t->row_step) {
+    for (idx p = 0; p < t->k; p++, b += NR) {
+      vf taps[2];
+      PK_UNROLL for (int v = 0; v < nv; v++) taps[v] = vf_load(b + v * POCK_VW);
+      PK_UNROLL for (int r = 0; r < mr; r++) {
+        PK_UNROLL for (int v = 0; v < nv; v++) acc[r][v] += a[r * t->pixel_step + p] * taps[v];
+      }
+    }
+  }
+  if (cols == nv * POCK_VW)
+    store_tile(mr, nv, acc, y, ldy, 0);
+  else
+    store_edge(mr, nv, acc, y, ldy, cols, 0);
+}
+
+#define LINES_TILE(mr, nv)                                                                     \
+  static void lines_##mr##x##nv(const line_taps *t, const float *a, const float *b, float *y,  \
+                                idx ldy, idx cols) {                                           \
+    lines_tile(mr, nv, t, a, b, y, ldy, cols);                                                 \
+  }
+#define LINES_TILES(mr) LINES_TILE(mr, 1) LINES_TILE(mr, 2)
+LINES_TILES(1) LINES_TILES(2) LINES_TILES(3) LINES_TILES(4) LINES_TILES(5) LINES_TILES(6)
+#if MR > 6
+LINES_TILES(7) LINES_TILES(8) LINES_TILES(9) LINES_TILES(10) LINES_TILES(11) LINES_TILES(12)
+#endif
+#if MR > 12
+LINES_TILES(13) LINES_TILES(14)
+#endif
+static lines_fn *const lines_tiles[MR][2] = {ALL_ROWS(lines)};
+
+void pk_conv_lines(const pk_conv *g, const float *x, const float *wp, float *y, idx line0,
+                   idx line1, float *scratch) {
+  line_taps taps = {g->kh, seen_line(g), g->kw * g->c, g->sw * g->c};
+  for (idx line = line0; line < line1; line++) {
+    copy_lines(g, x, line, scratch);
+    float *to = y + line * g->ow * g->o;
+    for (idx j = 0; j < g->o; j += NR) {
+      const float *b = wp + j * g->kh * taps.k;
+      idx cols = idx_min(NR, g->o - j);
+      for (idx i = 0, mr; i < g->ow; i += mr) {
+        mr = tile_rows(g->ow - i);
+        lines_tiles[mr - 1][cols > POCK_VW](&taps, scratch + i * taps.pixel_step, b,
+                                            to + i * g->o + j, g->o, cols);
+      }
+    }
+  }
+}
+
+void pk_conv_dw_lines(const pk_conv *g, const float *x, const float *dy, float *dw, idx line0,
+                      idx line1, float *scratch) {
+  idx size = seen_line(g), k = g->kw * g->c;
+  float *tn_scratch = scratch + g->kh * size;
+  if (line0 == line1) memset(dw, 0, g->kh * k * g->o * sizeof(float));
+  for (idx line = line0; line < line1; line++) {
+    copy_lines(g, x, line, scratch);
+    for (idx row = 0; row < g->kh; row++)
+      pk_gemm_tn(scratch + row * size, g->sw * g->c, dy + line * g->ow * g->o, g->o, 0, k, g->o,
+                 g->ow, dw + row * k * g->o, g->o, line > line0, tn_scratch);
+  }
+}

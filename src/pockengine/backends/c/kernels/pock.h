@@ -90,6 +90,13 @@ void pk_conv_dx_rows(const pk_conv *g, const float *dy, const float *wp_t, float
 void pk_conv_dw(const pk_conv *g, const float *x, const float *dy, float *dw, idx row0, idx row1,
                 float *scratch);
 
+/* For a few channels, groups = 1 and dw = 1. A line is an output line of n * oh; wp is packed by
+ * pk_conv_pack. dw is summed over the lines line0..line1. */
+void pk_conv_lines(const pk_conv *g, const float *x, const float *wp, float *y, idx line0,
+                   idx line1, float *scratch);
+void pk_conv_dw_lines(const pk_conv *g, const float *x, const float *dy, float *dw, idx line0,
+                      idx line1, float *scratch);
+
 /* ------------------------------------------------- fast 3x3 convolution (winograd.c) */
 
 /* For stride, dilation and groups 1, by tiles of m x m pixels, m = 2 or 4. The gradient of the
