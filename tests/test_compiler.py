@@ -235,7 +235,7 @@ def test_the_runtime_loads_nothing_but_numpy() -> None:
         "print(sorted(parts), sorted(outside))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['errors', 'files', 'panels', 'runtime', 'target'] []"
+    assert done.stdout.strip() == "['dtypes', 'errors', 'files', 'panels', 'runtime', 'target'] []"
 
 
 def test_a_name_that_the_package_lacks() -> None:

@@ -23,11 +23,12 @@ from pockengine.autodiff.objective import CrossEntropy
 from pockengine.cli.load import find_model
 from pockengine.cli.options import Config, JobOptions, Json, job_verb
 from pockengine.compiler import Planned, build, plan_job
+from pockengine.dtypes import NUMPY
 from pockengine.errors import InputError, PockError
 from pockengine.ir.graph import Input
 from pockengine.ir.rewrite import with_batch
 from pockengine.program import CompiledProgram
-from pockengine.runtime.program import DTYPES, Array, Tensor
+from pockengine.runtime.program import Array, Tensor
 from pockengine.runtime.session import Session
 
 ENTRIES = ("train", "evaluate", "predict")
@@ -125,7 +126,7 @@ def _inputs(planned: Planned) -> list[Tensor]:
 
 def _random(rng: np.random.Generator, tensor: Tensor, classes: int | None) -> Array:
     """Normal numbers; classes; for other integers and truth values, which may index, 0 and 1."""
-    dtype = DTYPES[tensor.dtype]
+    dtype = NUMPY[tensor.dtype]
     if dtype.kind == "f":
         return rng.standard_normal(tensor.shape).astype(dtype)
     return rng.integers(0, classes or 2, tensor.shape).astype(dtype)

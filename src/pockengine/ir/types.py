@@ -13,18 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from pockengine.dtypes import NUMPY as NUMPY
+
 DType = str  # one of the keys of NUMPY
 Shape = tuple[int, ...]
 
-NUMPY: dict[DType, np.dtype[Any]] = {
-    "f32": np.dtype(np.float32),
-    "f64": np.dtype(np.float64),
-    "bf16": np.dtype(np.uint16),  # stored only, see ops/precision.py; NumPy sees the bits
-    "i32": np.dtype(np.int32),
-    "i64": np.dtype(np.int64),
-    "u8": np.dtype(np.uint8),
-    "bool": np.dtype(np.bool_),
-}
 FLOATS = ("f32", "f64")  # computed with
 INTEGERS = ("i32", "i64", "u8")
 BATCH = 1009

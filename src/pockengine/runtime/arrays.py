@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from pockengine.dtypes import NUMPY
 from pockengine.errors import InputError
-from pockengine.runtime.program import DTYPES, Array, Tensor
+from pockengine.runtime.program import Array, Tensor
 
 Batch = Array | Sequence[Array] | Mapping[str, Array]
 
@@ -80,7 +81,7 @@ def part(tensor: Tensor, array: Array, first: int, count: int, batch: int) -> Ar
 
 def converted(tensor: Tensor, array: Array) -> Array:
     """The array in the tensor's dtype. Raises InputError where that would change its meaning."""
-    want, have = DTYPES[tensor.dtype], array.dtype
+    want, have = NUMPY[tensor.dtype], array.dtype
     if have == want:
         return array
     integers = have.kind in "biu" and want.kind in "iu"

@@ -30,10 +30,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pockengine.dtypes import NUMPY
 from pockengine.errors import ArtifactError, InputError
 from pockengine.runtime.manifest import Manifest, Member, parse_manifest, print_manifest
 from pockengine.runtime.native import NativeExecutable
-from pockengine.runtime.program import DTYPES, Array, Program
+from pockengine.runtime.program import Array, Program
 from pockengine.runtime.tensors import Stored, read_header, read_into, write_tensors
 from pockengine.target import Target
 
@@ -152,7 +153,7 @@ def _write_weights(write: Write, program: Program) -> None:
 
 
 def _write_originals(write: Write, program: Program) -> None:
-    names = {dtype: name for name, dtype in DTYPES.items()}
+    names = {dtype: name for name, dtype in NUMPY.items()}
     types = {}
     for name in program.originals:
         array = program.original(name)
@@ -230,7 +231,7 @@ class Artifact:
     def original(self, name: str) -> Array:
         """A tensor of the source model that the program does not hold."""
         stored = self._originals[name]
-        out = np.empty(stored.shape, DTYPES[stored.dtype])
+        out = np.empty(stored.shape, NUMPY[stored.dtype])
         read_into(self._file, stored, out)
         return out
 

@@ -12,9 +12,9 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NoReturn, TypeVar
 
+from pockengine.dtypes import NUMPY
 from pockengine.errors import ArtifactError
 from pockengine.runtime.program import (
-    DTYPES,
     FEATURES,
     Entry,
     Leaf,
@@ -176,8 +176,8 @@ def _parse_entry(data: "_Object") -> Entry:
 
 def _parse_tensor(data: "_Object") -> tuple[str, str, Shape, int]:
     dtype, shape = data.text("dtype"), data.integers("shape")
-    if dtype not in DTYPES:
-        data.fail("dtype", f"one of {', '.join(DTYPES)}")
+    if dtype not in NUMPY:
+        data.fail("dtype", f"one of {', '.join(NUMPY)}")
     if len(shape) > 32 or data.integer("nbytes") != nbytes(dtype, shape):
         data.fail("nbytes", f"the size of {dtype}{list(shape)}")
     offset = data.integer("offset")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pockengine.dtypes import NUMPY
 from pockengine.errors import InputError
 from pockengine.panels import from_panels, to_panels
 
@@ -17,16 +18,6 @@ Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
 FEATURES = "features"  # the entry point of the frozen prefix
-
-DTYPES: dict[str, np.dtype[Any]] = {
-    "f32": np.dtype(np.float32),
-    "f64": np.dtype(np.float64),
-    "bf16": np.dtype(np.uint16),  # the upper halves of f32
-    "i32": np.dtype(np.int32),
-    "i64": np.dtype(np.int64),
-    "u8": np.dtype(np.uint8),
-    "bool": np.dtype(np.bool_),
-}
 
 
 @dataclass(frozen=True)
@@ -40,12 +31,12 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+        return int(np.prod(self.shape, dtype=np.int64)) * NUMPY[self.dtype].itemsize
 
     def view(self, arena: Array) -> Array:
         """The tensor in an arena of bytes; writing to it writes to the arena."""
         raw = arena[self.offset : self.offset + self.nbytes]
-        return raw.view(DTYPES[self.dtype]).reshape(self.shape)
+        return raw.view(NUMPY[self.dtype]).reshape(self.shape)
 
     def rows(self, arena: Array, count: int) -> Array:
         """The tensor's bytes in `count` rows of equal size; writing to it writes to the arena."""

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pockengine.dtypes import NUMPY
 from pockengine.errors import ArtifactError
-from pockengine.runtime.program import DTYPES, Array, Shape
+from pockengine.runtime.program import Array, Shape
 
 CODES = {
     **{"f32": "F32", "f64": "F64", "bf16": "BF16"},
@@ -40,7 +41,7 @@ class Stored:
 
 def nbytes(dtype: str, shape: Iterable[int]) -> int:
     """Bytes of a tensor, in unbounded integers: a shape from a file may be absurd."""
-    total = DTYPES[dtype].itemsize
+    total = NUMPY[dtype].itemsize
     for dim in shape:
         total *= dim
     return total
@@ -61,7 +62,7 @@ def write_tensors(
     text += b" " * (-len(text) % 8)
     write(len(text).to_bytes(8, "little") + text)
     for name, (dtype, shape) in types.items():
-        array = np.empty(shape, DTYPES[dtype])
+        array = np.empty(shape, NUMPY[dtype])
         fill(name, array)
         write(array.tobytes() if array.size else b"")
 
@@ -121,7 +122,7 @@ def _stored(name: str, entry: Any, base: int, what: str) -> Stored:
 
 def read_into(file: BinaryIO, tensor: Stored, out: Array) -> None:
     """Reads a tensor straight into `out`, a contiguous array of its dtype and shape."""
-    if out.dtype != DTYPES[tensor.dtype] or out.shape != tensor.shape:
+    if out.dtype != NUMPY[tensor.dtype] or out.shape != tensor.shape:
         raise ArtifactError(
             f"the file has {tensor.dtype}{list(tensor.shape)}, not {out.dtype}{list(out.shape)}"
         )

@@ -20,6 +20,7 @@ import numpy as np
 from pockengine.backends.c.build import build_unit, kernel_library
 from pockengine.backends.c.calls import Choices, candidates, row_length, signature
 from pockengine.backends.c.emit import emit, with_kernels
+from pockengine.dtypes import NUMPY
 from pockengine.errors import ArtifactError, InputError
 from pockengine.files import cache_dir, write_atomically
 from pockengine.ir.graph import Const, Graph, Input, Param, leaf
@@ -30,7 +31,6 @@ from pockengine.passes.fuse import anchor_of, fuse
 from pockengine.plan.planner import Plan, plan
 from pockengine.runtime.artifact import check_target
 from pockengine.runtime.native import NativeExecutable
-from pockengine.runtime.program import DTYPES
 from pockengine.target import Target
 
 FORMAT = "pockengine.tuning 1"
@@ -197,5 +197,5 @@ def _fill(made: Plan, name: str, arena: Array) -> None:
     for value in made.entries[name].schedule.graph.leaves().values():
         if value.dtype == "f32":
             start = made.offset(name, value)
-            place = arena[start : start + value.type.nbytes].view(DTYPES["f32"])
+            place = arena[start : start + value.type.nbytes].view(NUMPY["f32"])
             place[...] = rng.random(len(place), np.float32)
