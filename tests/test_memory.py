@@ -68,18 +68,19 @@ class Wide(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["full", "head"])
+@pytest.mark.parametrize("trained", [("*",), ("layers.4.*", "head.*")])
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps_rollup")
-def test_a_process_grows_by_the_plan(scheme: str, tmp_path: Path) -> None:
+def test_a_process_grows_by_the_plan(trained: tuple[str, ...], tmp_path: Path) -> None:
     graph = pe.import_torch(seeded(Wide), torch.zeros(2, 3, 96, 96))
-    chosen = pe.UpdateScheme.full(graph) if scheme == "full" else pe.UpdateScheme.head_only(graph)
-    program = pe.compile(graph, scheme=chosen, batch=16, target=pe.Target.host(threads=2))
+    scheme = pe.UpdateScheme.select(graph, dict.fromkeys(trained, True))
+    program = pe.compile(graph, scheme=scheme, batch=16, target=pe.Target.host(threads=2))
     program.save(tmp_path / "program.pock")
     x = np.random.default_rng(0).standard_normal((16, 3, 96, 96)).astype(np.float32)
     np.savez(tmp_path / "batch.npz", x=x, target=np.arange(16) % 5)
     files = str(tmp_path / "program.pock"), str(tmp_path / "batch.npz")
     command = [sys.executable, "-m", "pockengine.analysis.measure", *files, "train"]
     found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert ("features" in program.signature.entries) == (trained != ("*",))
     assert found["planned"] == found["arena"] == program.peak_bytes > 20e6
     assert abs(found["private"] - found["planned"]) <= 0.05 * found["planned"] + 4e6
 
