@@ -74,7 +74,7 @@ KERNELS = [
     *("pk_gemm_few", "pk_gemm_few_t"),
     *("pk_pack_b", "pk_gemm", "pk_gemm_tn", "pk_conv_pack", "pk_conv_pack_t", "pk_conv_rows"),
     *("pk_conv_dx_rows", "pk_conv_dw", "pk_conv_lines", "pk_conv_dw_lines"),
-    *("pk_winograd_pack", "pk_winograd_rows", "pk_winograd_dw"),
+    *("pk_winograd_pack", "pk_winograd_rows", "pk_winograd_panels", "pk_winograd_dw"),
     *("pk_depthwise_lines", "pk_depthwise_dx_lines", "pk_depthwise_dw"),
     *("pk_max_pool_lines", "pk_max_pool_grad_lines", "pk_softmax", "pk_softmax_grad"),
 ]
@@ -201,7 +201,13 @@ def conv_case(n: int, size: int, c: int, o: int, kernel: int, stride: int, group
     out = (size + 2 * pad - kernel) // stride + 1
     g = Conv(n, size, size, c, out, out, o, kernel, kernel, stride, stride, pad, pad, 1, 1, groups)
     x, y = normal(n, size, size, c), zeros(n, out, out, o)
-    return g, x, normal(kernel, kernel, c // groups, o), y, 2e-9 * y.size * kernel**2 * c // groups
+    return (
+        g,
+        x,
+        normal(kernel, kernel, c // groups, o),
+        y,
+        2e-9 * y.size * kernel**2 * (c // groups),
+    )
 
 
 def conv_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
@@ -261,7 +267,10 @@ def winograd_rows(k: Kernels) -> Iterator[tuple[str, list[float]]]:
 def winograd_calls(
     k: Kernels, g: Conv, m: int, x: np.ndarray, w: np.ndarray, y: np.ndarray
 ) -> list[Callable[[], object]]:
-    """Forward and both gradients; the number of channels stays, so dx has the geometry of y."""
+    """Forward, the gradient of the input, forward by panels, and the gradient of the weight.
+
+    The number of channels stays, so dx has the geometry of y.
+    """
     u = np.zeros(sizes.winograd_packed_size(m, g.c, g.o, k.target), np.float32)
     floats = sizes.winograd_scratch(m, g.c, g.o, k.target), sizes.winograd_dw_scratch(m, k.target)
     scratch, out = np.zeros(max(floats), np.float32), np.zeros_like(y)
@@ -270,9 +279,13 @@ def winograd_calls(
         k.bind("pk_winograd_pack", g, m, turned, w, u, 0, sizes.panels(g.o, k.target))
         for turned in (0, 1)
     )
+    tiles = g.n * -(-g.oh // m) * -(-g.ow // m)
+    room = np.zeros(sizes.winograd_panels_scratch(m, tiles, g.c, k.target), np.float32)
+    panels = sizes.panels(g.o, k.target)
+    few = k.bind("pk_winograd_panels", g, m, 0, x, w, out, 0, panels, room)
     blocks = sizes.winograd_dw_blocks(g.c, g.o)
     dw = k.bind("pk_winograd_dw", g, m, x, y, np.zeros_like(w), 0, blocks, scratch)
-    return [lambda: (pack(), rows()), lambda: (pack_turned(), rows()), dw]
+    return [lambda: (pack(), rows()), lambda: (pack_turned(), rows()), few, dw]
 
 
 def depthwise_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
@@ -390,7 +403,7 @@ def main() -> None:
     )
     table("convolution", three + beside, conv_rows(k, torch))
     table("convolution, lines in place", ["y", "dw"], lines_rows(k))
-    columns = [f"F({m}) {name}" for m in (2, 4) for name in three]
+    columns = [f"F({m}) {name}" for m in (2, 4) for name in ("y", "dx", "y, panels", "dw")]
     table("3x3 convolution, Winograd", columns, winograd_rows(k))
     table("depthwise", three + beside, depthwise_rows(k, torch))
     table("max pooling, GB/s", three[:2] + beside[:2], pool_rows(k, torch))

@@ -27,6 +27,7 @@ KERNELS: dict[str, tuple[str, type | None]] = {
     "pk_conv_dw_lines": ("ppppiip", None),
     "pk_winograd_pack": ("pbbppii", None),
     "pk_winograd_rows": ("pbpppiip", None),
+    "pk_winograd_panels": ("pbbpppiip", None),
     "pk_winograd_dw": ("pbpppiip", None),
     "pk_depthwise_lines": ("ppppii", None),
     "pk_depthwise_dx_lines": ("ppppii", None),

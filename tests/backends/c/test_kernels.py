@@ -277,6 +277,7 @@ WINOGRAD = [
     (1, 8, 13, 17, 9, 3, 3, 1, 1, 2, 0, 1, 1, 1, 1, 2),
     (5, 12, 12, 100, 130, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
     (1, 3, 3, 1, 1, 3, 3, 1, 1, 0, 0, 1, 1, 1, 0, 0),
+    (2, 5, 4, 150, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1),
 ]
 WINOGRAD_TOLERANCE = {2: 2e-6, 4: 4e-6}
 
@@ -294,6 +295,15 @@ def winograd(k: Kernels, g: Conv, m: int, x: np.ndarray, w: np.ndarray, turned: 
     return y.check()
 
 
+def winograd_panels(k: Kernels, g: Conv, m: int, x: np.ndarray, w: np.ndarray, turned: int):
+    y, tiles = Poisoned((g.n, g.oh, g.ow, g.o)), g.n * -(-g.oh // m) * -(-g.ow // m)
+    scratch = Poisoned(sizes.winograd_panels_scratch(m, tiles, g.c, k.target))
+    for p0, p1 in halves(sizes.panels(g.o, k.target)):
+        k("pk_winograd_panels", g, m, turned, x, w, y.array, p0, p1, scratch.array)
+    scratch.check()
+    return y.check()
+
+
 def exchanged(g: Conv) -> Conv:
     """The convolution from y to x that the gradient of x is."""
     sides = (g.n, g.oh, g.ow, g.o, g.h, g.w, g.c)
@@ -305,8 +315,9 @@ def exchanged(g: Conv) -> Conv:
 def test_winograd(k: Kernels, case: tuple[int, ...], m: int) -> None:
     g, x, w, dy, (y_want, dx_want, dw_want) = conv_case(case)
     tolerance = WINOGRAD_TOLERANCE[m]
-    assert_close(winograd(k, g, m, x, w, 0), y_want, tolerance)
-    assert_close(winograd(k, exchanged(g), m, dy, w, 1), dx_want, tolerance)
+    for kernel in (winograd, winograd_panels):
+        assert_close(kernel(k, g, m, x, w, 0), y_want, tolerance)
+        assert_close(kernel(k, exchanged(g), m, dy, w, 1), dx_want, tolerance)
     dw, scratch = Poisoned(dw_want.shape), Poisoned(sizes.winograd_dw_scratch(m, k.target))
     for b0, b1 in halves(sizes.winograd_dw_blocks(g.c, g.o)):
         k("pk_winograd_dw", g, m, x, dy, dw.array, b0, b1, scratch.array)

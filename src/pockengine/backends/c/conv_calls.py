@@ -14,6 +14,7 @@ from pockengine.target import Target
 
 WINOGRAD_CHANNELS = 8  # from which on the transforms of tiles pay
 FEW_CHANNELS = 8  # up to which lines of the image are read in place
+FEW_TILES = 64  # for which each thread can transform the whole input
 WINOGRAD_WEIGHT = 4_000_000  # floats of a transformed weight that a third cache keeps beside others
 
 
@@ -126,8 +127,30 @@ def _winograd(value: Value, g: _Geometry, x: list[str], target: Target) -> tuple
     if not g.plain_3x3:
         return ()
     large = sizes.winograd_packed_size(4, g.c, g.o, target) > WINOGRAD_WEIGHT
-    order = (2, 4) if large else (4, 2)
-    return tuple(_winograd_call(value, g, m, x, target) for m in order)
+    calls = tuple(_winograd_call(value, g, m, x, target) for m in ((2, 4) if large else (4, 2)))
+    if _tiles(value, 4) > FEW_TILES:
+        return calls
+    panels = _winograd_panels(value, g, x, target)
+    return (panels, *calls) if large else (*calls, panels)
+
+
+def _tiles(value: Value, m: int) -> int:
+    n, h, w, _ = value.shape
+    return n * -(-h // m) * -(-w // m)
+
+
+def _winograd_panels(value: Value, g: _Geometry, x: list[str], target: Target) -> Call:
+    """All rows before the first item: threads share the outputs and transform their weights."""
+    turned = int(isinstance(g.op, ConvInputGrad))
+    body = f"pk_winograd_panels(&g, 4, {turned}, {x[0]}, {x[1]}, out, begin, end, work);"
+    return Call(
+        prod(value.shape[:-1]),
+        (),
+        pack_items=sizes.panels(g.o, target),
+        pack=(g.declare(), body),
+        scratch=sizes.winograd_panels_scratch(4, _tiles(value, 4), g.c, target),
+        variant="winograd4 panels",
+    )
 
 
 def _winograd_call(value: Value, g: _Geometry, m: int, x: list[str], target: Target) -> Call:

@@ -15,6 +15,7 @@ CONV_K = 640  # values gathered for one pixel at once
 CONV_TAPS = 64  # kernel positions gathered at once
 CONV_DW_M = 256  # rows of a convolution's weight gradient computed at once
 WINOGRAD_TILES = 56  # tiles of an output computed at once
+WINOGRAD_C = 128  # input channels whose weights are transformed at once, for few tiles
 WINOGRAD_APART = 16  # floats between the matrices of two points
 WINOGRAD_DW_TILES = 32  # tiles of a weight gradient transformed at once,
 WINOGRAD_DW_C = 32  # of so many channels
@@ -30,6 +31,7 @@ def macros(target: Target) -> dict[str, int]:
         "POCK_TN_KC": TN_KC,
         "POCK_TN_NC": TN_NC,
         "POCK_WINOGRAD_TILES": WINOGRAD_TILES,
+        "POCK_WINOGRAD_C": WINOGRAD_C,
         "POCK_WINOGRAD_APART": WINOGRAD_APART,
         "POCK_WINOGRAD_DW_TILES": WINOGRAD_DW_TILES,
         "POCK_WINOGRAD_DW_C": WINOGRAD_DW_C,
@@ -101,6 +103,13 @@ def winograd_scratch(m: int, c: int, o: int, target: Target) -> int:
     """Floats of scratch for pk_winograd_rows."""
     c, o = (-(-size // target.vector_width) * target.vector_width for size in (c, o))
     return (m + 2) ** 2 * (c + WINOGRAD_TILES * (c + o) + 2 * WINOGRAD_APART)
+
+
+def winograd_panels_scratch(m: int, tiles: int, c: int, target: Target) -> int:
+    """Floats of scratch for pk_winograd_panels."""
+    c = -(-c // target.vector_width) * target.vector_width
+    floats = c + tiles * (c + target.nr) + WINOGRAD_C * target.nr + 3 * WINOGRAD_APART
+    return (m + 2) ** 2 * floats
 
 
 def winograd_dw_blocks(c: int, o: int) -> int:

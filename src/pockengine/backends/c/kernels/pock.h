@@ -111,6 +111,11 @@ void pk_winograd_pack_bf16(const pk_conv *g, int m, int turned, const uint16_t *
 /* y[row0:row1][o]; rows are output pixels, of whole lines. y points at row 0. */
 void pk_winograd_rows(const pk_conv *g, int m, const float *x, const float *u, float *y, idx row0,
                       idx row1, float *scratch);
+/* All rows of y, o in panels panel0..panel1, without packed weights: for few tiles. */
+void pk_winograd_panels(const pk_conv *g, int m, int turned, const float *x, const float *w,
+                        float *y, idx panel0, idx panel1, float *scratch);
+void pk_winograd_panels_bf16(const pk_conv *g, int m, int turned, const float *x,
+                             const uint16_t *w, float *y, idx panel0, idx panel1, float *scratch);
 
 /* Blocks of POCK_WINOGRAD_DW_C channels by POCK_WINOGRAD_DW_O outputs of dw[3][3][c][o], counted
  * along the outputs first. */

@@ -182,19 +182,24 @@ static void store_kernel(int m, const vf taps[9], float *to, idx point_step) {
     kernel_tile(4, taps, to, point_step);
 }
 
+/* u[point][i1 - i0][NR]: the kernels from input channels i0..i1 to the outputs of one panel. */
+static void transform_panel(const pk_conv *g, int m, int turned, const void *w, int bf16, idx panel,
+                            idx i0, idx i1, float *u, idx point_step) {
+  vf taps[POCK_VW][9];
+  for (idx first = i0; first < i1; first += POCK_VW) {
+    for (idx v = 0; v < NR; v += POCK_VW) {
+      load_taps(g, turned, w, bf16, first, panel * NR + v, taps);
+      for (idx i = first; i < idx_min(i1, first + POCK_VW); i++)
+        store_kernel(m, taps[i - first], u + (i - i0) * NR + v, point_step);
+    }
+  }
+}
+
 static void winograd_pack(const pk_conv *g, int m, int turned, const void *w, int bf16, float *u,
                           idx panel0, idx panel1) {
   idx point_step = ceil_div(g->o, NR) * g->c * NR + POCK_WINOGRAD_APART;
-  vf taps[POCK_VW][9];
-  for (idx panel = panel0; panel < panel1; panel++) {
-    for (idx i0 = 0; i0 < g->c; i0 += POCK_VW) {
-      for (idx v = 0; v < NR; v += POCK_VW) {
-        load_taps(g, turned, w, bf16, i0, panel * NR + v, taps);
-        for (idx i = i0; i < idx_min(g->c, i0 + POCK_VW); i++)
-          store_kernel(m, taps[i - i0], u + (panel * g->c + i) * NR + v, point_step);
-      }
-    }
-  }
+  for (idx panel = panel0; panel < panel1; panel++)
+    transform_panel(g, m, turned, w, bf16, panel, 0, g->c, u + panel * g->c * NR, point_step);
 }
 
 void pk_winograd_pack(const pk_conv *g, int m, int turned, const float *w, float *u, idx panel0,
@@ -287,11 +292,11 @@ static void transform_patch(const tile_walk *t, const float *x, idx channels, fl
     input_tile(4, from, line_step, pixel_step, whole, v, point_step);
 }
 
-/* Writes `rows` x `cols` pixels of one tile from products[point][ceil(o)]. */
-PK_INLINE void output_tile(int m, const float *products, idx point_step, idx o, float *y,
-                           idx line_step, idx rows, idx cols) {
+/* Writes `rows` x `cols` pixels of one tile from products[point][ceil(outs)]. */
+PK_INLINE void output_tile(int m, const float *products, idx point_step, idx outs, float *y,
+                           idx line_step, idx pixel_step, idx rows, idx cols) {
   const int n = m + 2;
-  for (idx k = 0; k < o; k += POCK_VW) {
+  for (idx k = 0; k < outs; k += POCK_VW) {
     vf half[4 * MAX_N], out[4 * 4];
     PK_UNROLL for (int j = 0; j < n; j++) {
       vf column[MAX_N];
@@ -302,21 +307,22 @@ PK_INLINE void output_tile(int m, const float *products, idx point_step, idx o, 
     PK_UNROLL for (int i = 0; i < m; i++) output_line(m, half + n * i, 1, out + m * i, 1);
     for (idx i = 0; i < rows; i++) {
       for (idx j = 0; j < cols; j++)
-        store_some(y + i * line_step + j * o + k, out[m * i + j], o - k);
+        store_some(y + i * line_step + j * pixel_step + k, out[m * i + j], outs - k);
     }
   }
 }
 
-static void store_tile_of(const tile_walk *t, const float *products, idx point_step, float *y) {
+static void store_tile_of(const tile_walk *t, const float *products, idx point_step, idx outs,
+                          float *y) {
   const pk_conv *g = t->g;
   idx line = t->image * g->oh + t->y;
   idx rows = idx_min(idx_min(t->m, g->oh - t->y), t->line1 - line);
   idx cols = idx_min(t->m, g->ow - t->x);
   float *to = y + (line * g->ow + t->x) * g->o;
   if (t->m == 2)
-    output_tile(2, products, point_step, g->o, to, g->ow * g->o, rows, cols);
+    output_tile(2, products, point_step, outs, to, g->ow * g->o, g->o, rows, cols);
   else
-    output_tile(4, products, point_step, g->o, to, g->ow * g->o, rows, cols);
+    output_tile(4, products, point_step, outs, to, g->ow * g->o, g->o, rows, cols);
 }
 
 /* ------------------------------------------------------------------------------- batches */
@@ -334,7 +340,8 @@ static void winograd_batch(tile_walk *t, idx count, const float *x, const float 
     transform_patch(&in, x, g->c, v + k * ldv, v_step, patch);
   for (idx p = 0; p < points; p++)
     pk_gemm(v + p * v_step, ldv, u + p * u_step, g->c, g->o, products + p * m_step, ldm, count, 0);
-  for (idx k = 0; k < count; k++, next_tile(t)) store_tile_of(t, products + k * ldm, m_step, y);
+  for (idx k = 0; k < count; k++, next_tile(t)) 
+    store_tile_of(t, products + k * ldm, m_step, g->o, y);
 }
 
 void pk_winograd_rows(const pk_conv *g, int m, const float *x, const float *u, float *y, idx row0,
@@ -344,6 +351,43 @@ void pk_winograd_rows(const pk_conv *g, int m, const float *x, const float *u, f
   idx tiles = count_tiles(t), batches = ceil_div(tiles, POCK_WINOGRAD_TILES);
   for (idx i = 0; i < batches; i++)
     winograd_batch(&t, tiles * (i + 1) / batches - tiles * i / batches, x, u, y, scratch);
+}
+
+/* The same for few tiles and large weights: all tiles are transformed first, and the weights of a
+ * panel a part at a time, which stays in the cache until the products have read it. */
+static void winograd_panels(const pk_conv *g, int m, int turned, const float *x, const void *w,
+                            int bf16, float *y, idx panel0, idx panel1, float *scratch) {
+  const tile_walk first = {g, m, g->n * g->oh, 0, 0, 0};
+  idx points = (m + 2) * (m + 2), tiles = count_tiles(first), ldv = round_up(g->c, POCK_VW);
+  idx v_step = tiles * ldv + POCK_WINOGRAD_APART, m_step = tiles * NR + POCK_WINOGRAD_APART;
+  idx u_step = POCK_WINOGRAD_C * NR + POCK_WINOGRAD_APART;
+  float *patch = scratch, *v = patch + points * ldv, *u = v + points * v_step;
+  float *products = u + points * u_step;
+  tile_walk t = first;
+  for (idx k = 0; k < tiles; k++, next_tile(&t))
+    transform_patch(&t, x, g->c, v + k * ldv, v_step, patch);
+  for (idx panel = panel0; panel < panel1; panel++) {
+    for (idx c0 = 0; c0 < g->c; c0 += POCK_WINOGRAD_C) {
+      idx c1 = idx_min(g->c, c0 + POCK_WINOGRAD_C);
+      transform_panel(g, m, turned, w, bf16, panel, c0, c1, u, u_step);
+      for (idx p = 0; p < points; p++)
+        pk_gemm(v + p * v_step + c0, ldv, u + p * u_step, c1 - c0, NR, products + p * m_step, NR,
+                tiles, c0 > 0);
+    }
+    t = first;
+    for (idx k = 0; k < tiles; k++, next_tile(&t))
+      store_tile_of(&t, products + k * NR, m_step, idx_min(NR, g->o - panel * NR), y + panel * NR);
+  }
+}
+
+void pk_winograd_panels(const pk_conv *g, int m, int turned, const float *x, const float *w,
+                        float *y, idx panel0, idx panel1, float *scratch) {
+  winograd_panels(g, m, turned, x, w, 0, y, panel0, panel1, scratch);
+}
+
+void pk_winograd_panels_bf16(const pk_conv *g, int m, int turned, const float *x,
+                             const uint16_t *w, float *y, idx panel0, idx panel1, float *scratch) {
+  winograd_panels(g, m, turned, x, w, 1, y, panel0, panel1, scratch);
 }
 
 /* ------------------------------------------------------------------ gradient of the weight */
