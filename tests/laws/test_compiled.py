@@ -12,6 +12,7 @@ from epilogues import epilogue_cases
 from machines import Machine, machine
 from panel_cases import panel_cases
 from random_graphs import random_case
+from update_cases import update_cases
 
 from pockengine.ir.graph import Graph, Input, Leaf, leaf
 from pockengine.ir.op import Op
@@ -87,6 +88,11 @@ def _refused(case: Case, on: Machine) -> bool:
 
 def test_behind_kernels(on: Machine) -> None:
     check_cases(epilogue_cases(), on)
+
+
+def test_updates_behind_kernels(on: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("pockengine.backends.c.call"), "BLOCK", 128)
+    check_cases(update_cases(), on)
 
 
 def test_sums_of_columns(on: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

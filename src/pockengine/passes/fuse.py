@@ -47,8 +47,6 @@ class _Steps:
         results = tuple(v for v in group.values if self._is_stored(v, group))
         anchor = anchor_of(group.values)
         landing = landing_of(anchor, results, self.updates)
-        if anchor and not landing:
-            results, landing = (anchor, *results), anchor
         values = (*self._virtual_operands(group.values), *group.values)
         return Step(values, results, inplace=_inplace(group, values, results, landing))
 
@@ -124,7 +122,8 @@ def landing_of(
 ) -> Value | None:
     """The result whose bytes take the kernel's raw rows, before the loop behind overwrites them.
 
-    Not one that is written over a leaf: the loop still reads the leaf's old content.
+    Not one that is written over a leaf: the loop still reads the leaf's old content. Where there is
+    none, the back end finds a place for the rows.
     """
     if anchor is None or anchor in results:
         return anchor

@@ -93,6 +93,7 @@ def _tn(value: Value, x: list[str], target: Target) -> Call:
     return Call(
         rows,
         body,
+        block=sizes.TN_KC,
         scratch=sizes.gemm_tn_mixed_scratch(
             *(rows if a.dtype == "bf16" else 0, columns if b.dtype == "bf16" else 0),
             columns,

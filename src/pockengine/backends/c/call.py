@@ -34,6 +34,11 @@ class Call:
     checks: tuple[str, ...] = ()
     variant: str = ""
 
+    @property
+    def blockwise(self) -> bool:
+        """Whether a block of rows needs no other row of `out`, and `pack` none at all."""
+        return self.rows and self.block < WHOLE
+
 
 Writer = Callable[[Value, list[str], Target], Call]
 """Gets a value, the C names of its operands, and the target."""

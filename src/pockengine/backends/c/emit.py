@@ -11,7 +11,7 @@ checks the arena it is given, calls no allocator, and touches nothing but the ar
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from pockengine.backends.c.call import WHOLE, block_of
+from pockengine.backends.c.call import WHOLE, Call, block_of
 from pockengine.backends.c.calls import Choices, call, candidates, row_length, signature
 from pockengine.backends.c.loops import Loop
 from pockengine.backends.c.riding import Riding, padded
@@ -33,11 +33,15 @@ def with_kernels(
     """The schedule with each step's kernel chosen, and its workspace, all threads together.
 
     Of several kernels it is the one that was measured to be the fastest, else the best guess.
+    Rows that only the loop behind the kernel reads are in the workspace, a block of each thread, or
+    among the results where the kernel does not compute them block by block.
     """
-    return replace(schedule, steps=tuple(_with_kernel(s, target, choices) for s in schedule.steps))
+    updates = {storage(v) for v in schedule.graph.updates.values()}
+    steps = (_with_kernel(step, updates, target, choices) for step in schedule.steps)
+    return replace(schedule, steps=tuple(steps))
 
 
-def _with_kernel(step: Step, target: Target, choices: Choices) -> Step:
+def _with_kernel(step: Step, updates: set[Value], target: Target, choices: Choices) -> Step:
     anchor, riding = anchor_of(step.values), Riding.of(step, target.threads)
     floats = target.threads * riding.sums_size + riding.scratch
     if anchor is None:
@@ -45,9 +49,19 @@ def _with_kernel(step: Step, target: Target, choices: Choices) -> Step:
     options = candidates(anchor, dict.fromkeys(step.reads, "x"), target)
     best = choices.get(signature(anchor))
     chosen = next((option for option in options if option.variant == best), options[0])
+    if landing_of(anchor, step.results, updates) is None:
+        if chosen.blockwise and chosen.block * target.threads < chosen.items:
+            floats += target.threads * _block_floats(chosen, anchor)
+        else:
+            step = replace(step, results=(anchor, *step.results))
     floats += padded(chosen.shared) + target.threads * padded(chosen.scratch)
     measured = chosen.variant == best
     return replace(step, variant=chosen.variant, measured=measured, scratch=4 * floats)
+
+
+def _block_floats(call: Call, value: Value) -> int:
+    """Floats of the workspace that a block of the rows of `value` takes."""
+    return padded(-(-value.type.nbytes * call.block // (4 * call.items)))
 
 
 def emit(plan: Plan, target: Target, timed: bool = False) -> str:
@@ -132,6 +146,8 @@ class _StepWriter:
         self.call = (
             call(self.anchor, self.names, entry.target, step.variant) if self.anchor else None
         )
+        updates = {storage(v) for v in entry.entry.schedule.graph.updates.values()}
+        self.landing = landing_of(self.anchor, step.results, updates)
         self.riding = Riding.of(step, entry.target.threads)
         self.loop = self._loop()
 
@@ -142,16 +158,9 @@ class _StepWriter:
         row = row_length(self.anchor) if self.anchor else None
         names = {**self.names, **self.riding.names()}
         if self.anchor is not None:
-            names[self.anchor] = self.names[self._landing]
+            names[self.anchor] = "out"
         loop = Loop(self.step, names, self.entry.tables, row, self.anchor)
         return loop if loop.own else None
-
-    @property
-    def _landing(self) -> Value:
-        updates = {storage(v) for v in self.entry.entry.schedule.graph.updates.values()}
-        landing = landing_of(self.anchor, self.step.results, updates)
-        assert landing is not None
-        return landing
 
     # ------------------------------------------------------------------ text
 
@@ -159,7 +168,8 @@ class _StepWriter:
         """The C functions of the step."""
         lines: list[str] = []
         if self.call and self.call.pack_items:
-            pack = [*self._workspace(), *self._out(), *self.call.pack]
+            out = self._out() if self.landing else []
+            pack = [*self._workspace(), *out, *self.call.pack]
             lines += self._function(f"{self.function}_pack", pack)
         if self.call or self.loop:
             lines += self._function(self.function, [*self._workspace(), *self._body()])
@@ -217,37 +227,50 @@ class _StepWriter:
         ]
 
     def _workspace(self, thread: str = "thread") -> list[str]:
-        """| shared | work, block_sums of thread 0 | ... of thread 1 | ... | parts |"""
+        """| shared | work, block_sums, block_rows of thread 0 | ... of thread 1 | ... | parts |"""
         slot = self.entry.entry.scratch[self.number]
         if slot is None:
             return []
         shared, scratch = (self.call.shared, self.call.scratch) if self.call else (0, 0)
-        first, each = padded(shared), padded(scratch) + self.riding.sums_size
+        rows = padded(scratch) + self.riding.sums_size
+        first, each = padded(shared), rows + self._rows
         parts = first + self.entry.target.threads * each
         return [
             f"float *const shared = (float *)(m + {slot.offset});",
             f"float *const work = shared + {first} + {thread} * (idx){each};",
             f"float *const block_sums = work + {padded(scratch)};",
+            f"float *const block_rows = work + {rows};",
             f"float *const parts = shared + {parts};",
         ]
 
+    @property
+    def _rows(self) -> int:
+        """Floats of a block of the kernel's rows in the workspace of a thread."""
+        if not (self.call and self.anchor) or self.landing:
+            return 0
+        return _block_floats(self.call, self.anchor)
+
     def _out(self) -> list[str]:
-        if not self.anchor:
+        """Declares `out`, where all rows would start; of those apart there is block b0..b1 only."""
+        if not (self.call and self.anchor):
             return []
-        out = self.names[storage(self._landing)]
-        return [f"{CTYPE[self.anchor.dtype]} *const out = {out};"]
+        ctype = CTYPE[self.anchor.dtype]
+        if self.landing:
+            return [f"{ctype} *const out = {self.names[storage(self.landing)]};"]
+        row = self.anchor.type.nbytes // self.call.items
+        place = f"(uintptr_t)block_rows - (uintptr_t)b0 * {row}"
+        return [f"{ctype} *const out = ({ctype} *)({place});"]
 
     def _body(self) -> list[str]:
         """The kernel, and the loop behind it, block by block."""
         body, block = self.loop.text() if self.loop else [], WHOLE
         if self.call:
-            body, block = [*self.call.body, *body], self.call.block
+            body, block = [*self._out(), *self.call.body, *body], self.call.block
         elif self.loop and self.riding.parts:
             block = block_of(self.loop.item)
         if self.riding.parts:
-            around = self.riding.around(self._items, self._multiple, block, body, self.names)
-            return [*self._out(), *around]
-        return [*self._out(), *self._whole_units(), *self._blocks(block, body)]
+            return self.riding.around(self._items, self._multiple, block, body, self.names)
+        return [*self._whole_units(), *self._blocks(block, body)]
 
     def _whole_units(self) -> list[str]:
         """Makes a range of units one of items."""

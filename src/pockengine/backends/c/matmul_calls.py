@@ -13,6 +13,7 @@ from pockengine.ops.matmul import MatMul
 from pockengine.target import Target
 
 FEW = 16  # rows for which reading B in place can be best
+SHALLOW = 64  # depth up to which reading and writing the result takes the most time
 SMALL = 32768  # floats of a result of which there may be several copies
 
 
@@ -105,7 +106,16 @@ def _matmul_tn(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
     at = f"b0, b1, {columns}, {depth}, out, {columns}, 0, work"
     body = f"pk_gemm_tn({x[0]}, {rows}, {x[1]}, {columns}, {at});"
     scratch = sizes.gemm_tn_scratch(columns, target)
-    return Call(rows, (body,), scratch=scratch, variant="rows")
+    block = _tn_block(columns, depth, target)
+    return Call(rows, (body,), block=block, scratch=scratch, variant="rows")
+
+
+def _tn_block(columns: int, depth: int, target: Target) -> int:
+    """B is packed again for each block of rows: with little depth that costs nothing beside the
+    result, else many tiles must share it.
+    """
+    block = block_of(columns, target.mr)
+    return block if depth <= SHALLOW else max(block, 16 * target.mr)
 
 
 def _batched_matmul(value: Value, op: MatMul, x: list[str], target: Target) -> Call:

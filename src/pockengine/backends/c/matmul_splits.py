@@ -7,7 +7,7 @@ so that a loop can follow as behind any kernel of rows.
 from dataclasses import replace
 
 from pockengine.backends.c import sizes
-from pockengine.backends.c.call import Call
+from pockengine.backends.c.call import Call, block_of
 from pockengine.ir.op import Value
 from pockengine.ops.matmul import MatMul
 from pockengine.target import Target
@@ -79,7 +79,8 @@ def by_parts(value: Value, x: list[str], target: Target) -> Call:
 
 
 def _two_goes(value: Value, body: str, pack: tuple[str, ...], variant: str) -> Call:
-    return Call(value.shape[0], (body,), pack=pack, variant=variant)
+    rows, columns = value.shape
+    return Call(rows, (body,), block=block_of(columns), pack=pack, variant=variant)
 
 
 def _copied(columns: int) -> str:
