@@ -2,7 +2,7 @@
 
     python benchmarks/kernels.py [--target avx512] [--torch]
 
-Pooling and softmax are in GB/s of what they read and write.
+Pooling, softmax, packing and moments are in GB/s of what they read and write.
 `peak` is the register tile alone on data in the first cache. Every number is the best of several
 runs. With --torch the same products and convolutions (channels last, one thread) are timed beside.
 """
@@ -23,6 +23,10 @@ import numpy as np
 from pockengine.backends.c import sizes
 from pockengine.backends.c.build import build_unit
 from pockengine.backends.c.conv_calls import FEW_CHANNELS
+from pockengine.backends.c.riding import moments_size
+from pockengine.backends.c.syntax import CONV_FIELDS
+from pockengine.ops.precision import to_bf16
+from pockengine.panels import to_panels
 from pockengine.target import Target, host_name
 
 # rows, K, N
@@ -70,6 +74,12 @@ DEPTHWISE = [
 POOLS = [(4, 112, 64, 3, 2), (4, 56, 64, 2, 2), (4, 28, 96, 3, 1)]
 # rows, columns
 SOFTMAX = [(8 * 12 * 128, 128), (128, 1000), (8, 30522)]
+# K, N
+PACKED = [(384, 384), (384, 1536), (1536, 384), (1280, 1000)]
+# rows, K, N
+BF16_PRODUCTS = [(1024, 384, 1536), (1024, 1536, 384), (8 * 14 * 14, 1024, 256), (8, 1280, 1000)]
+# rows, columns
+MOMENTS = [(4 * 112 * 112, 32), (4 * 56 * 56, 144), (4 * 14 * 14, 576), (4 * 7 * 7, 2048)]
 KERNELS = [
     *("pk_gemm_few", "pk_gemm_few_t"),
     *("pk_pack_b", "pk_gemm", "pk_gemm_tn", "pk_conv_pack", "pk_conv_pack_t", "pk_conv_rows"),
@@ -77,26 +87,8 @@ KERNELS = [
     *("pk_winograd_pack", "pk_winograd_rows", "pk_winograd_panels", "pk_winograd_dw"),
     *("pk_depthwise_lines", "pk_depthwise_dx_lines", "pk_depthwise_dw"),
     *("pk_max_pool_lines", "pk_max_pool_grad_lines", "pk_softmax", "pk_softmax_grad"),
-]
-CONV_FIELDS = [
-    *(
-        "n",
-        "h",
-        "w",
-        "c",
-        "oh",
-        "ow",
-        "o",
-        "kh",
-        "kw",
-        "sh",
-        "sw",
-        "ph",
-        "pw",
-        "dh",
-        "dw",
-        "groups",
-    ),
+    *("pk_pack_panels_t", "pk_pack_b_bf16", "pk_turn_panels_bf16", "pk_widen", "pk_add_moments"),
+    *("pk_gemm_half", "pk_gemm_tn_mixed"),
 ]
 
 
@@ -104,16 +96,27 @@ class Conv(ctypes.Structure):
     _fields_ = [(name, ctypes.c_ssize_t) for name in CONV_FIELDS]
 
 
+class Operand(ctypes.Structure):
+    """pk_operand: a matrix of floats or of bf16."""
+
+    _fields_ = [("data", ctypes.c_void_p), ("ld", ctypes.c_ssize_t), ("bf16", ctypes.c_int)]
+
+    @staticmethod
+    def of(matrix: np.ndarray) -> Operand:
+        return Operand(matrix.ctypes.data, matrix.shape[1], matrix.dtype == np.uint16)
+
+
 class Kernels:
     """The kernel library of a target; pointers, sizes and flags all pass as 64-bit integers."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        names = ", ".join(f"(void *){name}" for name in KERNELS)
+        kernels = [*KERNELS, *(["pk_gemm_dots"] if target.bf16_dots else [])]
+        names = ", ".join(f"(void *){name}" for name in kernels)
         source = f'#include "pock.h"\nPOCK_EXPORT void *const table[] = {{{names}}};\n'
         path = build_unit(source, target, Path(tempfile.mkdtemp(), "table.so"))
-        table = (ctypes.c_void_p * len(KERNELS)).in_dll(ctypes.CDLL(str(path)), "table")
-        self.at = dict(zip(KERNELS, table, strict=True))
+        table = (ctypes.c_void_p * len(kernels)).in_dll(ctypes.CDLL(str(path)), "table")
+        self.at = dict(zip(kernels, table, strict=True))
 
     def bind(self, name: str, *arguments: object) -> Callable[[], None]:
         words = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
@@ -194,6 +197,67 @@ def few_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
             times += [best(lambda: ta @ tb.view(inner, cols))]  # noqa: B023
             times += [best(lambda: ta @ tb.view(cols, inner).T)]  # noqa: B023
         yield f"{rows:6} x {inner:4} x {cols:4}", [2e-9 * rows * inner * cols / t for t in times]
+
+
+def bf16_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
+    """B in panels of floats and of bf16, A in bf16 too; and aT @ c with a in bf16."""
+    for rows, inner, cols in BF16_PRODUCTS:
+        a, b, c, dw = (
+            normal(rows, inner),
+            normal(inner, cols),
+            zeros(rows, cols),
+            zeros(inner, cols),
+        )
+        panels = to_panels(b, k.target.nr)
+        half_a, half_panels = to_bf16(a), to_bf16(panels)
+        scratch = zeros(sizes.gemm_tn_mixed_scratch(inner, 0, cols, k.target))
+        left, right = Operand.of(half_a), Operand.of(c)
+        end = (inner, cols, c, cols, rows)
+        calls = [
+            k.bind("pk_gemm", a, inner, panels, *end, 0),
+            k.bind("pk_gemm_half", a, inner, half_panels, *end),
+            k.bind("pk_gemm_tn_mixed", left, right, 0, inner, cols, rows, dw, cols, scratch),
+        ]
+        if k.target.bf16_dots:
+            calls.append(k.bind("pk_gemm_dots", half_a, inner, half_panels, *end))
+        if torch:
+            ta, tb = (torch.from_numpy(x).bfloat16() for x in (a, b))
+            calls.append(lambda: ta @ tb)  # noqa: B023
+        flops = 2e-9 * rows * inner * cols
+        yield f"{rows:6} x {inner:4} x {cols:4}", [flops / best(f) for f in calls]
+
+
+def packing_rows(k: Kernels) -> Iterator[tuple[str, list[float]]]:
+    """The panels of b and of bT from b, of bT from the panels of b; the last two again of bf16."""
+    for inner, cols in PACKED:
+        b, packed = normal(inner, cols), zeros(sizes.packed_size(inner, cols, k.target))
+        turned = zeros(sizes.packed_size(cols, inner, k.target))
+        half, wide = to_bf16(b), zeros(inner, cols)
+        panels, half_panels = (to_panels(x, k.target.nr) for x in (b, half))
+        whole, across = (sizes.panels(n, k.target) for n in (cols, inner))
+        calls = [
+            (8, k.bind("pk_pack_b", b, cols, 1, inner, cols, packed, 0, whole)),
+            (8, k.bind("pk_pack_b", b, 1, cols, cols, inner, turned, 0, across)),
+            (8, k.bind("pk_pack_panels_t", panels, cols, inner, turned, 0, across)),
+            (6, k.bind("pk_pack_b_bf16", half, cols, 1, inner, cols, packed, 0, whole)),
+            (4, k.bind("pk_turn_panels_bf16", half_panels, cols, inner, turned, 0, across)),
+            (6, k.bind("pk_widen", half, cols, inner, cols, wide)),
+        ]
+        yield f"{inner:4} x {cols:4}", [1e-9 * n * b.size / best(f) for n, f in calls]
+
+
+def moments_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
+    """Mean and variance of columns, of all rows alike and with a weight for each sample."""
+    for rows, cols in MOMENTS:
+        x, moments, weight = normal(rows, cols), zeros(moments_size(cols)), zeros(4) + 1
+        calls = [
+            k.bind("pk_add_moments", x, 0, 0, 0, rows, cols, moments),
+            k.bind("pk_add_moments", x, weight, rows // 4, 0, rows, cols, moments),
+        ]
+        if torch:
+            tx = torch.from_numpy(x)
+            calls.append(lambda: torch.var_mean(tx, 0, correction=0))  # noqa: B023
+        yield f"{rows:6} x {cols:4}", [1e-9 * x.nbytes / best(f) for f in calls]
 
 
 def conv_case(n: int, size: int, c: int, o: int, kernel: int, stride: int, groups: int):
@@ -401,6 +465,13 @@ def main() -> None:
         ],
         few_rows(k, torch),
     )
+    dots = ["dots"] if k.target.bf16_dots else []
+    columns = ["f32", "bf16 b", "bf16 aT@c", *dots, *(["torch bf16"] if torch else [])]
+    table("product of bf16", columns, bf16_rows(k, torch))
+    columns = ["b", "bT", "turned", "bf16", "turned", "widened"]
+    table("packing, GB/s", columns, packing_rows(k))
+    columns = ["alike", "weighed", *(["torch"] if torch else [])]
+    table("moments of columns, GB/s", columns, moments_rows(k, torch))
     table("convolution", three + beside, conv_rows(k, torch))
     table("convolution, lines in place", ["y", "dw"], lines_rows(k))
     columns = [f"F({m}) {name}" for m in (2, 4) for name in ("y", "dx", "y, panels", "dw")]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pockengine.backends.c.build import build_unit
+from pockengine.backends.c.syntax import CONV_FIELDS
 from pockengine.target import Target, host_name
 
 KERNELS: dict[str, tuple[str, type | None]] = {
@@ -61,28 +62,6 @@ _TYPES = {
     "f": ctypes.c_float,
     "L": ctypes.c_int64,
 }
-
-
-CONV_FIELDS = [
-    *(
-        "n",
-        "h",
-        "w",
-        "c",
-        "oh",
-        "ow",
-        "o",
-        "kh",
-        "kw",
-        "sh",
-        "sw",
-        "ph",
-        "pw",
-        "dh",
-        "dw",
-        "groups",
-    ),
-]
 
 
 class Conv(ctypes.Structure):

@@ -6,6 +6,7 @@ from math import prod
 from pockengine.backends.c import depthwise_calls, sizes
 from pockengine.backends.c.call import WHOLE, Call, block_of
 from pockengine.backends.c.matmul_splits import PARTS
+from pockengine.backends.c.syntax import conv_geometry
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ir.types import Shape
@@ -83,7 +84,7 @@ class _Geometry:
         rest = [pair(self.kernel, 1), pair(op.stride, 1), pair(self.padding, 0)]
         tail = [*(n for p in rest for n in p), *pair(op.dilation, 1), op.groups]
         fields = [self.x[0], h, w, self.c, oh, ow, self.o, *tail]
-        return f"static const pk_conv g = {{{', '.join(map(str, fields))}}};"
+        return conv_geometry(fields)
 
 
 def _geometry(value: Value) -> _Geometry:
@@ -178,7 +179,7 @@ def _gather(value: Value, x: list[str], target: Target) -> Call:
     return Call(
         prod(value.shape[:-1]),
         (g.declare(), f"pk_conv_rows(&g, {x[0]}, shared, out, {g.o}, b0, b1, work);"),
-        block=block_of(g.o, 8 * target.mr),
+        block=block_of(g.o, 14 * target.mr) or 14 * target.mr,
         pack_items=op.groups * sizes.panels(g.o // op.groups, target),
         pack=(g.declare(), f"pk_conv_pack(&g, {x[1]}, shared, begin, end);"),
         shared=sizes.conv_packed_size(g.taps, g.c, g.o, op.groups, target),

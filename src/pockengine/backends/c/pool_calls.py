@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pockengine.backends.c.call import Call, block_of
+from pockengine.backends.c.syntax import conv_geometry
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ir.types import Shape
@@ -32,7 +33,7 @@ def _geometry(value: Value, x: Shape, y: Shape, adaptive: bool = False) -> str:
         rest = [n for values, one in spatial for n in _pair(values, one)]
         rest += _pair(getattr(op, "dilation", (1,) * len(op.stride)), 1)
     fields = [x[0], h, w, x[-1], oh, ow, x[-1], *rest, x[-1]]
-    return f"static const pk_conv g = {{{', '.join(map(str, fields))}}};"
+    return conv_geometry(fields)
 
 
 def _lines(value: Value, declare: str, body: str) -> Call:

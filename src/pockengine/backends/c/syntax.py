@@ -1,5 +1,6 @@
 """Small pieces of C text: types, index tables, indentation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pockengine.ir.types import DType
@@ -12,6 +13,18 @@ CTYPE: dict[DType, str] = {
     "u8": "unsigned char",
     "bool": "unsigned char",
 }
+
+
+CONV_FIELDS = (  # of a pk_conv
+    *("n", "h", "w", "c", "oh", "ow", "o", "kh", "kw"),
+    *("sh", "sw", "ph", "pw", "dh", "dw", "groups"),
+)
+
+
+def conv_geometry(fields: Sequence[int]) -> str:
+    """The C definition of `g`, a pk_conv."""
+    assert len(fields) == len(CONV_FIELDS)
+    return f"static const pk_conv g = {{{', '.join(map(str, fields))}}};"
 
 
 @dataclass
