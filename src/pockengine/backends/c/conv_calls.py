@@ -179,7 +179,7 @@ def _gather(value: Value, x: list[str], target: Target) -> Call:
     return Call(
         prod(value.shape[:-1]),
         (g.declare(), f"pk_conv_rows(&g, {x[0]}, shared, out, {g.o}, b0, b1, work);"),
-        block=block_of(g.o, 14 * target.mr) or 14 * target.mr,
+        block=block_of(g.o, 8 * target.mr),
         pack_items=op.groups * sizes.panels(g.o // op.groups, target),
         pack=(g.declare(), f"pk_conv_pack(&g, {x[1]}, shared, begin, end);"),
         shared=sizes.conv_packed_size(g.taps, g.c, g.o, op.groups, target),
