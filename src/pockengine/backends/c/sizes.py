@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pockengine.target import Target
 
-KC = 320  # rows of a packed panel that one register tile passes over at once
+KC = 384  # rows of a packed panel that one register tile passes over at once
 TN_KC = 256  # the same for products with A transposed,
 TN_NC = 256  # and the columns of B packed at once
 CONV_K = 640  # values gathered for one pixel at once
