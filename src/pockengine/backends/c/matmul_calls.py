@@ -105,7 +105,7 @@ def _matmul_tn(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
         raise UnsupportedError(f"the C back end needs {op} rewritten with an explicit transpose")
     at = f"b0, b1, {columns}, {depth}, out, {columns}, 0, work"
     body = f"pk_gemm_tn({x[0]}, {rows}, {x[1]}, {columns}, {at});"
-    scratch = sizes.gemm_tn_scratch(columns, target)
+    scratch = sizes.gemm_tn_scratch(columns, target, depth)
     block = _tn_block(columns, depth, target)
     return Call(rows, (body,), block=block, scratch=scratch, variant="rows")
 

@@ -61,9 +61,9 @@ def conv_packed_size(taps: int, c: int, o: int, groups: int, target: Target) -> 
     return groups * packed_size(taps * c // groups, o // groups, target)
 
 
-def gemm_tn_scratch(columns: int, target: Target) -> int:
-    """Floats of scratch for pk_gemm_tn with N = columns."""
-    return TN_KC * (target.mr + panels(min(columns, TN_NC), target) * target.nr)
+def gemm_tn_scratch(columns: int, target: Target, depth: int = TN_KC) -> int:
+    """Floats of scratch for pk_gemm_tn with N = columns and K = depth, or any K."""
+    return TN_KC * target.mr + packed_size(min(depth, TN_KC), min(columns, TN_NC), target)
 
 
 def gemm_tn_mixed_scratch(wide_a: int, wide_b: int, columns: int, target: Target) -> int:
