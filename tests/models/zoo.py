@@ -578,7 +578,7 @@ ZOO: dict[str, Entry] = {
             n_attn_blocks=[1, 1, 1],
         ),
         pixels(64),
-        lr=0.003,
+        lr=0.006,
     ),
     "segformer": Entry(
         hugging_face(
