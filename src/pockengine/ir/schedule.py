@@ -13,6 +13,7 @@ step copies it there (`Schedule.in_place_updates`). `passes.reorder` decides and
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from pockengine.errors import GraphError
 from pockengine.ir.graph import Graph, Leaf
@@ -24,6 +25,11 @@ def storage(value: Value) -> Value:
     while value.op.alias:
         value = value.inputs[0]
     return value
+
+
+def updates_of(graph: Graph) -> frozenset[Value]:
+    """The values whose bytes hold the new value of a Param or State."""
+    return frozenset(map(storage, graph.updates.values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,11 @@ class Schedule:
 
     graph: Graph
     steps: tuple[Step, ...]
+
+    @cached_property
+    def updates(self) -> frozenset[Value]:
+        """See `updates_of`."""
+        return updates_of(self.graph)
 
     def producers(self) -> dict[Value, int]:
         """For each stored value, the number of the step that stores it."""

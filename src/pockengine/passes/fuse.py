@@ -8,11 +8,11 @@ passes/groups.py decides what is computed together, passes/sink.py what is rathe
 than stored; here the groups become steps.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from pockengine.ir.graph import Graph, Leaf
 from pockengine.ir.op import Value
-from pockengine.ir.schedule import Schedule, Step, storage
+from pockengine.ir.schedule import Schedule, Step, storage, updates_of
 from pockengine.ir.types import NUMPY
 from pockengine.ops.index import Put
 from pockengine.passes.groups import Group, Grouping, RowLength, is_loop, is_statistic, riders
@@ -28,14 +28,14 @@ def fuse(graph: Graph, row_length: RowLength = no_rows) -> Schedule:
     """The schedule of `graph`, one step a group, in an order that is correct but not yet good."""
     grouping = Grouping(graph, row_length)
     sink(grouping)
-    steps = _Steps(grouping, {storage(v) for v in graph.updates.values()})
+    steps = _Steps(grouping, updates_of(graph))
     return Schedule(graph, tuple(steps.step(group) for group in grouping.groups if group.values))
 
 
 class _Steps:
     """Makes a step of each group."""
 
-    def __init__(self, grouping: Grouping, updates: set[Value]) -> None:
+    def __init__(self, grouping: Grouping, updates: Set[Value]) -> None:
         self.grouping, self.updates = grouping, updates
         self.computed: dict[Value, list[Group]] = {}
         for group in grouping.groups:
@@ -118,7 +118,7 @@ def anchor_of(values: Iterable[Value]) -> Value | None:
 
 
 def landing_of(
-    anchor: Value | None, results: tuple[Value, ...], updates: Iterable[Value]
+    anchor: Value | None, results: tuple[Value, ...], updates: Set[Value]
 ) -> Value | None:
     """The result whose bytes take the kernel's raw rows, before the loop behind overwrites them.
 

@@ -8,6 +8,7 @@ An entry point returns 0, or the code of what it refused (see STATUS in runtime/
 checks the arena it is given, calls no allocator, and touches nothing but the arena.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -36,12 +37,11 @@ def with_kernels(
     Rows that only the loop behind the kernel reads are in the workspace, a block of each thread, or
     among the results where the kernel does not compute them block by block.
     """
-    updates = {storage(v) for v in schedule.graph.updates.values()}
-    steps = (_with_kernel(step, updates, target, choices) for step in schedule.steps)
+    steps = (_with_kernel(step, schedule.updates, target, choices) for step in schedule.steps)
     return replace(schedule, steps=tuple(steps))
 
 
-def _with_kernel(step: Step, updates: set[Value], target: Target, choices: Choices) -> Step:
+def _with_kernel(step: Step, updates: Set[Value], target: Target, choices: Choices) -> Step:
     anchor, riding = anchor_of(step.values), Riding.of(step, target.threads)
     floats = target.threads * riding.sums_size + riding.scratch
     if anchor is None:
@@ -146,8 +146,7 @@ class _StepWriter:
         self.call = (
             call(self.anchor, self.names, entry.target, step.variant) if self.anchor else None
         )
-        updates = {storage(v) for v in entry.entry.schedule.graph.updates.values()}
-        self.landing = landing_of(self.anchor, step.results, updates)
+        self.landing = landing_of(self.anchor, step.results, entry.entry.schedule.updates)
         self.riding = Riding.of(step, entry.target.threads)
         self.loop = self._loop()
 
