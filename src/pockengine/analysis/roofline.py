@@ -224,7 +224,7 @@ def measure_peaks(target: Target, arena_bytes: int) -> Peaks:
 
 def _step_time(entry: str, number: int, step: Step, runs: int, seconds: float) -> StepTime:
     anchor = anchor_of(step.values)
-    flops = sum(v.op.flops(v.type, *(x.type for x in v.inputs)) for v in step.values)
+    flops = sum(v.flops for v in step.values)
     moved = [*step.reads, *step.results, *(leaf for _, leaf in step.copies)]
     shown = anchor if anchor is not None else (step.results or step.values or (None,))[-1]
     return StepTime(

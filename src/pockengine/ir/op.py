@@ -48,6 +48,11 @@ class Value:
     def dtype(self) -> DType:
         return self.type.dtype
 
+    @property
+    def flops(self) -> int:
+        """Floating-point operations that computing it takes."""
+        return self.op.flops(self.type, *(x.type for x in self.inputs))
+
     def __repr__(self) -> str:
         return f"<{self.op} : {self.type}>"
 

@@ -152,7 +152,7 @@ def _frontier(graph: Graph, prefix: Set[Value]) -> list[Value]:
 def _work(values: Iterable[Value]) -> int:
     """The floating-point operations of the products among values."""
     products = (v for v in values if isinstance(v.op, PRODUCTS))
-    return sum(v.op.flops(v.type, *(x.type for x in v.inputs)) for v in products)
+    return sum(v.flops for v in products)
 
 
 def _heavy(graph: Graph, prefix: Set[Value]) -> set[Value]:

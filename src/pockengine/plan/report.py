@@ -222,7 +222,7 @@ def layers(schedule: Schedule) -> list[Layer]:
     stored = schedule.producers()
     for value in dict.fromkeys(v for step in schedule.steps for v in step.values):
         layer = found.setdefault(value.source, Layer(value.source))
-        layer.flops += value.op.flops(value.type, *(x.type for x in value.inputs))
+        layer.flops += value.flops
         layer.stored += value.type.nbytes if value in stored else 0
         for operand in map(storage, value.inputs):
             if isinstance(operand.op, Leaf) and operand not in schedule.graph.inputs:

@@ -288,7 +288,7 @@ class _StepWriter:
 
 def _microseconds(step: Step) -> float:
     """A rough guess of a step's time on one core."""
-    flops = sum(v.op.flops(v.type, *(x.type for x in v.inputs)) for v in step.values)
+    flops = sum(v.flops for v in step.values)
     moved = sum(v.type.nbytes for v in (*step.reads, *step.results))
     return flops / FLOPS_PER_US + moved / BYTES_PER_US
 
