@@ -33,6 +33,10 @@ class CompileFailedError(PockError):
     """The C compiler refused a generated file; its first lines follow."""
 
 
+class AnalysisError(PockError):
+    """An analysis cannot measure anything with this data, or its file was damaged or edited."""
+
+
 class ArtifactError(PockError):
     """A .pock file is truncated, altered, or of a version or target that cannot be run here."""
 
