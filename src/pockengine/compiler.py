@@ -20,7 +20,7 @@ from pockengine.errors import InputError
 from pockengine.ir.graph import Graph, Input, leaf
 from pockengine.ir.rewrite import with_batch
 from pockengine.ir.schedule import Schedule
-from pockengine.ir.types import BATCH, TensorType
+from pockengine.ir.types import TensorType, holds_batch
 from pockengine.ir.verify import verify
 from pockengine.job import Job, Precision
 from pockengine.optim import Clip, Optimizer
@@ -264,7 +264,7 @@ def _weighed(graph: Graph, batch: int) -> Graph:
 
 def _at_batch(graph: Graph, batch: int) -> Graph:
     """The graph for one batch size. Raises InputError for a model that fixes another."""
-    if any(d % BATCH == 0 for v in graph.inputs for d in v.shape):
+    if any(holds_batch(*v.shape) for v in graph.inputs):
         return with_batch(graph, batch)
     fixed = next((v.shape[0] for v in graph.inputs if v.shape), batch)
     if fixed != batch:

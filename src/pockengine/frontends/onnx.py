@@ -42,7 +42,6 @@ from pockengine.frontends.onnx_node import (
     Leaves,
     Node,
     Translation,
-    depends_on_batch,
     with_source,
 )
 from pockengine.frontends.onnx_read import (
@@ -60,7 +59,7 @@ from pockengine.frontends.support import Unsupported, refuse
 from pockengine.ir.graph import Const, Graph, Input, Leaf, Param, leaf
 from pockengine.ir.interpret import interpret
 from pockengine.ir.op import Array, Value
-from pockengine.ir.types import BATCH, TensorType
+from pockengine.ir.types import BATCH, TensorType, holds_batch
 from pockengine.ir.verify import verify
 
 TRANSLATIONS: dict[str, Translation] = {
@@ -193,7 +192,7 @@ def _symbol(info: onnx.ValueInfoProto, axis: int) -> str:
 def _with_free_batch(types: Mapping[str, TensorType]) -> dict[str, TensorType] | None:
     """The types with the batch in place of a fixed first dimension that all inputs share, if so."""
     first = {t.shape[0] for t in types.values() if t.rank}
-    if len(first) != 1 or depends_on_batch(tuple(first)):
+    if len(first) != 1 or holds_batch(*first):
         return None
     return {n: t.with_shape(BATCH, *t.shape[1:]) if t.rank else t for n, t in types.items()}
 
@@ -201,8 +200,8 @@ def _with_free_batch(types: Mapping[str, TensorType]) -> dict[str, TensorType] |
 def _keeps_samples_apart(graph: Graph) -> bool:
     """Whether the batch is the first axis of all that depends on it and nothing reduces over it."""
     for value in graph.values():
-        follows = [v for v in value.inputs if depends_on_batch(v.shape)]
-        if depends_on_batch(value.shape[1:]) or (follows and not depends_on_batch(value.shape)):
+        follows = [v for v in value.inputs if holds_batch(*v.shape)]
+        if holds_batch(*value.shape[1:]) or (follows and not holds_batch(*value.shape)):
             return False
         if follows and follows[0] is value.inputs[0] and _works_on_first_axis(value):
             return False
@@ -437,7 +436,7 @@ def _evaluated(node: Node, translate: Translation, arrays: Sequence[Array]) -> l
     numbers: list[Array] = []
     for item in results:
         if isinstance(item, Value):
-            if depends_on_batch(item.shape) or _is_random(item):
+            if holds_batch(*item.shape) or _is_random(item):
                 return None
             graph = Graph((), {"result": item}, {}, leaves.data)
             numbers.append(interpret(graph, {}).outputs["result"])

@@ -14,12 +14,11 @@ from pockengine.frontends.onnx_node import (
     Translation,
     axes_of,
     axis_of,
-    depends_on_batch,
     full_like,
 )
 from pockengine.frontends.onnx_shape import padded, reshaped, sliced, transposed
 from pockengine.ir.op import Value
-from pockengine.ir.types import Shape
+from pockengine.ir.types import Shape, holds_batch
 from pockengine.ops import elementwise as e
 from pockengine.ops import reduce as r
 from pockengine.ops import shape as s
@@ -174,7 +173,7 @@ def scatter_nd(node: Node) -> Item:
     if node.attr("reduction", "none") != "none" or not places.shape[-1]:
         raise UnsupportedError("ScatterND that adds or multiplies")
     sizes = x.shape[: places.shape[-1]]
-    if depends_on_batch(sizes):
+    if holds_batch(*sizes):
         raise UnsupportedError("ScatterND along the batch")
     rows = np.moveaxis(places.reshape(-1, len(sizes)) % np.array(sizes), 1, 0)
     linear = np.ravel_multi_index(tuple(rows), sizes).tolist()

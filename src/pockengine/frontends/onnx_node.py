@@ -18,7 +18,7 @@ import onnx
 from pockengine.errors import ImportModelError, UnsupportedError
 from pockengine.ir.graph import Const, Leaf, Param, State, leaf
 from pockengine.ir.op import Array, Value
-from pockengine.ir.types import BATCH, Shape
+from pockengine.ir.types import Shape, dim_at
 from pockengine.ops.shape import Full
 
 PROBE_BATCH = 1013
@@ -38,13 +38,9 @@ Item = Value | Known | None
 Translation = Callable[["Node"], "Item | Sequence[Item]"]
 
 
-def depends_on_batch(shape: Sequence[int]) -> bool:
-    return any(d and d % BATCH == 0 for d in shape)
-
-
 def probe_shape(shape: Shape) -> Shape:
     """The shape that `shape` would be with the other batch size."""
-    return tuple(d // BATCH * PROBE_BATCH if d and d % BATCH == 0 else d for d in shape)
+    return tuple(dim_at(d, PROBE_BATCH) for d in shape)
 
 
 @dataclass
@@ -164,7 +160,7 @@ def _without_batch(known: Known) -> Array:
 
 
 def _dimension(here: int, there: int) -> int:
-    if here == there or (here % BATCH == 0 and here // BATCH * PROBE_BATCH == there):
+    if there in (here, dim_at(here, PROBE_BATCH)):
         return here
     raise UnsupportedError(
         "a dimension depends on the batch size but is no multiple of it; export the model with "

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pockengine.errors import UnsupportedError
-from pockengine.frontends.onnx_node import Item, Node, Translation, axes_of, depends_on_batch
+from pockengine.frontends.onnx_node import Item, Node, Translation, axes_of
 from pockengine.frontends.onnx_shape import transposed
 from pockengine.ir.graph import Const
 from pockengine.ir.op import Array, Value
-from pockengine.ir.types import NUMPY
+from pockengine.ir.types import NUMPY, holds_batch
 from pockengine.ops.matmul import MatMul
 from pockengine.ops.resize import Resize
 from pockengine.ops.shape import Take
@@ -41,7 +41,7 @@ def resize(node: Node) -> Item:
     if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("antialias", 0):
         raise UnsupportedError("Resize with antialiasing, or that keeps the aspect ratio")
     changed = {a: axis for a, axis in enumerate(_axes(node, x)) if axis.size != axis.count}
-    if depends_on_batch([axis.size for axis in changed.values()]):
+    if holds_batch(*(axis.size for axis in changed.values())):
         raise UnsupportedError("Resize of the batch; give its sizes as they are")
     if not changed:
         return x

@@ -14,13 +14,12 @@ from pockengine.frontends.onnx_node import (
     Translation,
     axes_of,
     axis_of,
-    depends_on_batch,
     full_like,
     probe_shape,
 )
 from pockengine.frontends.onnx_read import as_array, element_dtype
 from pockengine.ir.op import Array, Value
-from pockengine.ir.types import NUMPY, Shape
+from pockengine.ir.types import NUMPY, Shape, holds_batch
 from pockengine.ops import elementwise as e
 from pockengine.ops import shape as s
 
@@ -64,7 +63,7 @@ def constant(node: Node) -> Item:
 def constant_of_shape(node: Node) -> Item:
     shape = node.dims(0, "the shape of ConstantOfShape")
     fill = node.attr("value", np.zeros(1, np.float32))
-    if depends_on_batch(shape):
+    if holds_batch(*shape):
         dtype = next(d for d, t in NUMPY.items() if t == fill.dtype)
         return s.Full(shape, dtype, fill.item())()
     return Known(np.full(shape, fill.item(), fill.dtype), node.proto.output[0])
@@ -191,7 +190,7 @@ def _slice_axis(x: Value, axis: int, start: int, stop: int, step: int) -> Value:
     first, last = _clamped(start, size, -1, size - 1), _clamped(stop, size, -1, size - 1)
     if (first, last, step) == (size - 1, -1, -1):
         return s.Flip((axis,))(x)
-    if depends_on_batch((size,)):
+    if holds_batch(size):
         raise UnsupportedError("Slice with a negative step along the batch")
     return s.Take(axis, tuple(range(first, last, step)))(x)
 
@@ -279,7 +278,7 @@ def space_to_depth(node: Node) -> Item:
 def range_(node: Node) -> Item:
     """Known numbers, or Iota when the range runs over the batch."""
     limit = node.dims(1, "the limit of Range")[0] if _is_integer(node) else 0
-    if not depends_on_batch((limit,)):
+    if not holds_batch(limit):
         start, stop, step = (node.array(i, "the bounds of Range").item() for i in range(3))
         dtype = node.array(0, "the start of Range").dtype
         return Known(np.arange(start, stop, step, dtype=dtype), node.proto.output[0])

@@ -17,11 +17,11 @@ from torch.utils import _pytree as pytree
 
 from pockengine.errors import ImportModelError
 from pockengine.frontends.support import Unsupported, refuse
-from pockengine.frontends.torch_context import BatchFixed, is_batch
+from pockengine.frontends.torch_context import BatchFixed
 from pockengine.frontends.torch_walk import Walk, array_of, handler
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Array
-from pockengine.ir.types import BATCH
+from pockengine.ir.types import BATCH, holds_batch
 from pockengine.ir.verify import verify
 
 _DETACH = torch.ops.aten.detach.default
@@ -85,7 +85,7 @@ def _why_fixed(source: _Source) -> str:
     others += [d for array in source.data.values() for d in array.shape]
     if len(leading) != 1:
         return f"takes inputs whose first dimensions differ: {sorted(leading)}"
-    if any(is_batch(d) for d in others):
+    if holds_batch(*others):
         return f"has a dimension that is a multiple of {BATCH}"
     return ""
 

@@ -14,7 +14,7 @@ import torch
 
 from pockengine.ir.graph import Const, Leaf, Param, State, leaf, topological
 from pockengine.ir.op import Array, Value
-from pockengine.ir.types import BATCH, FLOATS, DType, TensorType
+from pockengine.ir.types import FLOATS, DType, TensorType, holds_batch
 from pockengine.ops.constant import Full, Iota
 from pockengine.ops.elementwise import Cast
 
@@ -91,7 +91,7 @@ class Context:
         if isinstance(value.op, Leaf):
             return self.data[value.op.name] if isinstance(value.op, Const) else None
         operands = [self.constants[v] for v in value.inputs]
-        variable = any(a is None for a in operands) or has_batch(value.type)
+        variable = any(a is None for a in operands) or holds_batch(*value.shape)
         if variable or value.type.size > FOLD_LIMIT or not (operands or generates(value)):
             return None
         with np.errstate(all="ignore"):  # infinities on the way are as good at import as later
@@ -103,19 +103,9 @@ def generates(value: Value) -> bool:
     return isinstance(value.op, Full | Iota)
 
 
-def has_batch(type_: TensorType) -> bool:
-    """Whether a dimension of `type_` is the batch or a multiple of it."""
-    return any(is_batch(d) for d in type_.shape)
-
-
-def is_batch(dim: Number) -> bool:
-    """Whether a number is the symbolic batch, or computed from it by multiplication."""
-    return bool(dim) and dim % BATCH == 0
-
-
 def plain(number: Number) -> Number:
     """A number used in arithmetic. Raises BatchFixed when it is the batch size."""
-    if is_batch(number):
+    if holds_batch(number):
         raise BatchFixed("computes with the batch size as a number")
     return number
 

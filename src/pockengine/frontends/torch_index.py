@@ -12,12 +12,12 @@ from pockengine.frontends.torch_context import (
     Refused,
     Scalar,
     axis_of,
-    is_batch,
     operand,
     to,
 )
 from pockengine.frontends.torch_shape import broadcast, reshaped, sliced, taken, transposed
 from pockengine.ir.op import Array, Value
+from pockengine.ir.types import holds_batch
 from pockengine.ops import elementwise as ew
 from pockengine.ops.build import add, mul
 from pockengine.ops.constant import Iota
@@ -55,7 +55,7 @@ def gathered(ctx: Context, x: Value, axis: int, index: Value) -> Value:
         return Gather(axis)(x, _from_front(index, x.shape[axis]))
     places = np.asarray(known) % x.shape[axis]
     flat = places.ravel()
-    if is_batch(x.shape[axis]) and flat.max(initial=0) >= TAKE_LIMIT:
+    if holds_batch(x.shape[axis]) and flat.max(initial=0) >= TAKE_LIMIT:
         raise BatchFixed("picks samples of the batch by number")
     if flat.size <= TAKE_LIMIT and len(set(flat.tolist())) == flat.size:
         shape = (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
@@ -64,7 +64,7 @@ def gathered(ctx: Context, x: Value, axis: int, index: Value) -> Value:
 
 
 def _from_front(index: Value, size: int) -> Value:
-    if is_batch(size):
+    if holds_batch(size):
         return index
     return ew.Where()(ew.Less()(index, operand(0, index.dtype)), add(index, size), index)
 

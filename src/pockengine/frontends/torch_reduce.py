@@ -11,12 +11,12 @@ from pockengine.frontends.torch_context import (
     Refused,
     axes_of,
     axis_of,
-    is_batch,
     to,
 )
 from pockengine.frontends.torch_elementwise import truth
 from pockengine.frontends.torch_shape import reshaped
 from pockengine.ir.op import Value
+from pockengine.ir.types import holds_batch
 from pockengine.ops import elementwise as ew
 from pockengine.ops import reduce as rd
 from pockengine.ops.build import add, equal, mul, sub, where
@@ -90,7 +90,7 @@ def variance(x: Value, axes: tuple[int, ...], correction: Number, keepdim: bool)
     biased = rd.Mean(axes, keepdim)(mul(centred, centred))
     if not correction:
         return biased
-    if any(is_batch(x.shape[a]) for a in axes):
+    if holds_batch(*(x.shape[a] for a in axes)):
         raise BatchFixed("takes an unbiased variance over the batch")
     count = math.prod(x.shape[a] for a in axes)
     return mul(biased, count / (count - correction))

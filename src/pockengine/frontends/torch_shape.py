@@ -15,13 +15,13 @@ from pockengine.frontends.torch_context import (
     axes_of,
     axis_of,
     cast_number,
-    is_batch,
     operand,
     plain,
     to,
     trained_cone,
 )
 from pockengine.ir.op import Value
+from pockengine.ir.types import holds_batch
 from pockengine.ops import elementwise as ew
 from pockengine.ops import shape as sh
 from pockengine.ops.build import add, mul
@@ -53,13 +53,13 @@ def sliced(x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
     size = x.shape[axis]
     if (start, stop, step) == (0, size, 1):
         return x
-    if is_batch(size):
+    if holds_batch(size):
         _check_batch_bounds(start, stop, step)
     return sh.Slice(axis, start, stop, step)(x)
 
 
 def _check_batch_bounds(start: int, stop: int, step: int) -> None:
-    bounds_scale = all(b < MANY or is_batch(b) for b in (start, stop))
+    bounds_scale = all(b < MANY or holds_batch(b) for b in (start, stop))
     if not bounds_scale or (step != 1 and step >= MANY):
         raise BatchFixed("cuts the batch at a place that depends on the batch size")
 
@@ -216,7 +216,7 @@ def taken(x: Value, axis: int, places: Sequence[int] | np.ndarray) -> Value:
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     if step > 0 and indices == list(range(indices[0], indices[-1] + 1, step)):
         return sliced(x, axis, indices[0], indices[-1] + 1, step)
-    if is_batch(x.shape[axis]):
+    if holds_batch(x.shape[axis]):
         raise BatchFixed("picks samples of the batch by number")
     return Take(axis, tuple(indices))(x)
 
@@ -352,7 +352,7 @@ def _written(x: Value, piece: Value, axis: int, places: range) -> Value:
     piece = broadcast(to(piece, x.dtype), shape)
     if len(places) == size:
         return piece
-    if is_batch(size):
+    if holds_batch(size):
         raise BatchFixed("writes into samples of the batch by number")
     if places.step != 1:
         return Put(axis, tuple(places))(x, piece)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pockengine.ir.graph import Graph, Leaf, topological
 from pockengine.ir.op import Op, Value
-from pockengine.ir.types import BATCH, TensorType
+from pockengine.ir.types import TensorType, dim_at
 
 Rule = Callable[[Value], Value | None]
 """Gets a value whose operands are rewritten; returns its replacement, or None to keep it."""
@@ -93,4 +93,4 @@ def _op_with_batch(op: Op, batch: int) -> Op:
 def _scaled(dims: Any, batch: int) -> Any:
     if isinstance(dims, tuple):
         return tuple(_scaled(d, batch) for d in dims)
-    return dims // BATCH * batch if isinstance(dims, int) and dims and dims % BATCH == 0 else dims
+    return dim_at(dims, batch) if isinstance(dims, int) else dims

@@ -83,8 +83,18 @@ def type_of(array: np.ndarray[Any, Any]) -> TensorType:
     return TensorType(dtype_of(array), tuple(array.shape))
 
 
+def holds_batch(*dims: float) -> bool:
+    """Whether one of the dimensions is a multiple of the symbolic batch."""
+    return any(dim != 0 and dim % BATCH == 0 for dim in dims)
+
+
+def dim_at(dim: int, batch: int) -> int:
+    """The dimension where the symbolic batch is `batch`."""
+    return dim // BATCH * batch if holds_batch(dim) else dim
+
+
 def _dim_text(dim: int) -> str:
-    if dim == 0 or dim % BATCH:
+    if not holds_batch(dim):
         return str(dim)
     factor = dim // BATCH
     return "N" if factor == 1 else f"{factor}N"

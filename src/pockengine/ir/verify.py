@@ -3,7 +3,7 @@
 from pockengine.errors import GraphError
 from pockengine.ir.graph import Graph, Input, Leaf
 from pockengine.ir.op import Value
-from pockengine.ir.types import BATCH, type_of
+from pockengine.ir.types import holds_batch, type_of
 
 
 def verify(graph: Graph) -> Graph:
@@ -32,7 +32,7 @@ def _check_leaf(graph: Graph, value: Value, op: Leaf, leaves: dict[str, Value]) 
     if op.name not in graph.data:
         raise GraphError(f"{type(op).__name__} {op.name!r} has no data")
     came = type_of(graph.data[op.name])
-    if came != op.type and not any(d % BATCH == 0 for d in op.type.shape if d):
+    if came != op.type and not holds_batch(*op.type.shape):
         raise GraphError(f"{type(op).__name__} {op.name!r} is typed {op.type}, its data is {came}")
 
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pockengine.ir.graph import Feature, Graph, Input, Leaf, leaf, topological
 from pockengine.ir.op import Axes, Value, moves_data
 from pockengine.ir.rewrite import substitute, with_batch
-from pockengine.ir.types import BATCH, Shape
+from pockengine.ir.types import Shape, holds_batch
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.matmul import MatMul
 from pockengine.ops.norm import BatchNorm
@@ -94,7 +94,7 @@ def _feature(name: str, value: Value, perm: Shape | None) -> Value:
 
 def _per_sample(graph: Graph, changing: Set[str]) -> set[Value]:
     """The values of which each row is decided by the same sample, whatever training does."""
-    fixed = {v for v in frozen_values(graph, changing) if not any(_holds(d) for d in v.shape)}
+    fixed = {v for v in frozen_values(graph, changing) if not holds_batch(*v.shape)}
     found: set[Value] = set()
     for value in graph.values():
         axes = _rows(value) if _leads(value.shape) else None
@@ -125,11 +125,7 @@ def _rows(value: Value) -> Axes:
 
 def _leads(shape: Shape) -> bool:
     """Whether the batch is in the first axis and in no other."""
-    return [axis for axis, dim in enumerate(shape) if _holds(dim)] == [0]
-
-
-def _holds(dim: int) -> bool:
-    return dim > 0 and dim % BATCH == 0
+    return [axis for axis, dim in enumerate(shape) if holds_batch(dim)] == [0]
 
 
 # ---- what is kept of it --------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Value
-from pockengine.ir.types import BATCH, Shape
+from pockengine.ir.types import Shape, holds_batch
 from pockengine.ops.matmul import MatMul
 from pockengine.ops.norm import BatchNorm, Normalize
 from pockengine.ops.shape import Reshape
@@ -23,26 +23,24 @@ def keeps_samples_apart(graph: Graph) -> bool:
     """
     ends = [*graph.inputs, *graph.outputs.values()]
     values = graph.values()
-    by_row = any(isinstance(v.op, BatchNorm) and v.op.training for v in values)
     return (
         all(_leads(v.shape) for v in ends)
         and not any(map(_mixes, values))
-        and not (by_row and any(map(_scrambles, values)))
+        and not (_has_batch_statistics(graph) and any(map(_scrambles, values)))
     )
 
 
 def sums_over_samples(graph: Graph) -> bool:
     """Whether the gradient of a batch is the sum of the gradients of its parts."""
-    by_row = any(isinstance(v.op, BatchNorm) and v.op.training for v in graph.values())
-    return keeps_samples_apart(graph) and not by_row
+    return keeps_samples_apart(graph) and not _has_batch_statistics(graph)
+
+
+def _has_batch_statistics(graph: Graph) -> bool:
+    return any(isinstance(v.op, BatchNorm) and v.op.training for v in graph.values())
 
 
 def _leads(shape: Shape) -> bool:
-    return shape == () or _holds_batch(shape[0])
-
-
-def _holds_batch(dim: int) -> bool:
-    return dim > 0 and dim % BATCH == 0
+    return shape == () or holds_batch(shape[0])
 
 
 def _mixes(value: Value) -> bool:
@@ -51,10 +49,10 @@ def _mixes(value: Value) -> bool:
         return False
     x = value.inputs[0].shape
     if isinstance(op, MatMul):
-        return _holds_batch(x[-2] if op.transpose_a else x[-1])
+        return holds_batch(x[-2] if op.transpose_a else x[-1])
     along = getattr(op, "axes", ()) or (getattr(op, "axis", None),)
     reads = [a for a in along if isinstance(a, int) and a < len(x)]
-    return _reduces(op) and any(_holds_batch(x[a]) for a in reads)
+    return _reduces(op) and holds_batch(*(x[a] for a in reads))
 
 
 def _reduces(op: Any) -> bool:
@@ -67,6 +65,6 @@ def _scrambles(value: Value) -> bool:
     if not isinstance(value.op, Reshape):
         return False
     x, y = value.inputs[0].shape, value.shape
-    at = [i for i, dim in enumerate(x) if _holds_batch(dim)]
-    to = [i for i, dim in enumerate(y) if _holds_batch(dim)]
+    at = [i for i, dim in enumerate(x) if holds_batch(dim)]
+    to = [i for i, dim in enumerate(y) if holds_batch(dim)]
     return bool(at and to) and prod(x[: at[0]]) != prod(y[: to[0]])
