@@ -192,7 +192,7 @@ def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts
     forward, more = _forward(training, "train", job.target, changing, observe)
     layouts |= more
     still, more = _forward(inference, "predict", job.target, changing, observe)
-    recipe = Recipe.of(job.loss, job.optimizer, job.selection, layouts, job.clip)
+    recipe = Recipe.of(job.loss, job.optimizer, job.selection, layouts, job.clip, job.gates)
     if job.accumulate == 1 and job.samples == job.batch:
         raw = {"train": training_graph(forward, recipe)}
     else:

@@ -10,6 +10,7 @@ from pockengine.ir.graph import Graph
 from pockengine.optim import Clip, Optimizer
 from pockengine.passes.samples import sums_over_samples
 from pockengine.scheme import Channels, UpdateScheme
+from pockengine.structure import uses
 from pockengine.target import Target
 
 Precision = Literal["f32", "bf16", "bf16_products"]
@@ -27,7 +28,8 @@ def as_precision(name: str) -> Precision:
 class Job:
     """Everything that decides a program. `selection` is the scheme, resolved for the graph.
 
-    A step is given `batch` samples and computes `micro_batch` of them at a time.
+    A step is given `batch` samples and computes `micro_batch` of them at a time. A gated program
+    trains of its scheme what `Session.set_gates` opens.
     """
 
     graph: Graph
@@ -42,6 +44,7 @@ class Job:
     micro_batch: int | None
     precision: Precision
     tune: bool
+    gated: bool = False
 
     @staticmethod
     def of(
@@ -56,6 +59,7 @@ class Job:
         micro_batch: int | None = None,
         precision: Precision = "f32",
         tune: bool = False,
+        gated: bool = False,
     ) -> "Job":
         """A job with names looked up and defaults filled in.
 
@@ -79,7 +83,14 @@ class Job:
             micro_batch,
             precision,
             tune,
+            gated,
         )
+
+    @property
+    def gates(self) -> dict[str, int | None]:
+        """What has a gate: for each tensor its input-channel axis, None where it has none."""
+        found = uses(self.graph) if self.gated else {}
+        return {name: found[name].axis for name in self.selection if name in found}
 
     @property
     def samples(self) -> int:

@@ -8,15 +8,15 @@ import numpy as np
 
 from pockengine.autodiff.objective import CrossEntropy, OwnOutput
 from pockengine.backends.code import Code
-from pockengine.ir.graph import Graph, Leaf, Param, State
+from pockengine.ir.graph import Gate, Graph, Leaf, Param, State
 from pockengine.ir.op import Array, Value
 from pockengine.ir.schedule import Schedule
 from pockengine.ir.text import print_graph
-from pockengine.ir.types import Shape, TensorType
+from pockengine.ir.types import Shape
 from pockengine.job import Job
 from pockengine.ops.panels import FromPanels
 from pockengine.passes.samples import keeps_samples_apart
-from pockengine.plan.planner import Plan, leaf_name
+from pockengine.plan.planner import Plan, Slot, leaf_name
 from pockengine.plan.report import peak_by_kind, prefix_samples, to_json
 from pockengine.runtime import program as runtime
 from pockengine.runtime.artifact import Contents, write_artifact
@@ -78,9 +78,9 @@ def _data(plan: Plan) -> dict[str, Array]:
 
 
 def _leaves(plan: Plan, layouts: Layouts, job: Job) -> dict[str, runtime.Leaf]:
-    types: dict[str, TensorType] = {}
+    values: dict[str, Value] = {}
     for entry in plan.entries.values():
-        types |= {name: v.type for name, v in entry.schedule.graph.leaves().items()}
+        values |= entry.schedule.graph.leaves()
     public, changing, unpacked = set(_public(job.graph)), _changing(plan), _unpacked(plan)
     found = {}
     for name, slot in plan.persistent.items():
@@ -89,16 +89,22 @@ def _leaves(plan: Plan, layouts: Layouts, job: Job) -> dict[str, runtime.Leaf]:
         channels = job.selection.get(name)
         found[name] = runtime.Leaf(
             name,
-            types[name].dtype,
-            types[name].shape,
+            values[name].dtype,
+            values[name].shape,
             slot.offset,
-            slot.kind if name in changing else "frozen",
+            _leaf_kind(values[name], slot, name in changing),
             layouts.get(name),
             (channels.axis, tuple(channels.indices)) if channels else None,
             name in public,
             unpacked.get(name),
         )
     return found
+
+
+def _leaf_kind(leaf: Value, slot: Slot, changes: bool) -> str:
+    if isinstance(leaf.op, Gate):
+        return "gate"
+    return slot.kind if changes else "frozen"
 
 
 def _unpacked(plan: Plan) -> dict[str, Shape]:

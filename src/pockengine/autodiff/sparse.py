@@ -7,6 +7,7 @@ where they save work and memory.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pockengine.ir.op import Value
 from pockengine.ops import build
@@ -26,13 +27,13 @@ def put(param: Value, channels: Channels | None, piece: Value) -> Value:
 def in_layout(
     selection: Mapping[str, Channels | None], layouts: Mapping[str, Sequence[int]]
 ) -> dict[str, Channels | None]:
-    """The selection for parameters that are stored transposed: `layouts` gives their permutations.
-
-    Axis `a` of the source's layout is axis `layouts[name].index(a)` of the stored one.
-    """
+    """The selection for parameters stored transposed: `layouts` gives their permutations."""
     return {
-        name: Channels(tuple(layouts[name]).index(channels.axis), channels.indices)
-        if channels and name in layouts
-        else channels
+        name: channels and replace(channels, axis=stored_axis(layouts.get(name), channels.axis))
         for name, channels in selection.items()
     }
+
+
+def stored_axis(layout: Sequence[int] | None, axis: int) -> int:
+    """Where axis `axis` of the source's layout is after the permutation `layout`, if any."""
+    return axis if layout is None else tuple(layout).index(axis)

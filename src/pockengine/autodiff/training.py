@@ -3,14 +3,16 @@
 inputs    the model's own, then "target" and "sample_weight", then the learning rate "lr", f32[]
 outputs   "loss", "weight" (what its mean was divided by), for classifiers "correct" of "count"
 updates   trained parameters, optimizer states, and what the forward graph itself updates
+gates     where the recipe asks for them, one leaf for each trained parameter, see gates.py
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from pockengine.autodiff.gates import Gates
 from pockengine.autodiff.objective import Loss, Objective, as_loss, quotient
 from pockengine.autodiff.reverse import gradients
-from pockengine.autodiff.sparse import in_layout, put, take
+from pockengine.autodiff.sparse import in_layout, put, stored_axis, take
 from pockengine.errors import SchemeError
 from pockengine.ir.graph import Graph, Input, State, leaf, zeros
 from pockengine.ir.op import Array, Value
@@ -24,14 +26,15 @@ from pockengine.scheme import Channels
 class Recipe:
     """How to train: what is lowered, how, and which share of which parameter.
 
-    `selection` is a resolved scheme, in the layout in which the forward graph stores each
-    parameter.
+    `selection` is a resolved scheme, and `gates` the axis of each tensor's gate, both in the layout
+    in which the forward graph stores each parameter.
     """
 
     loss: Loss
     optimizer: Optimizer
     selection: Mapping[str, Channels | None]
     clip: Clip | None = None
+    gates: Mapping[str, int | None] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -40,10 +43,16 @@ class Recipe:
         selection: Mapping[str, Channels | None],
         layouts: Mapping[str, Sequence[int]] | None = None,
         clip: Clip | None = None,
+        gates: Mapping[str, int | None] | None = None,
     ) -> "Recipe":
-        """A recipe with names looked up and channels in the stored layout."""
-        selected = in_layout(selection, layouts or {})
-        return Recipe(as_loss(loss), as_optimizer(optimizer), selected, clip)
+        """A recipe with names looked up, and channels and gates in the stored layout."""
+        known = layouts or {}
+        selected = in_layout(selection, known)
+        axes = {
+            name: axis if axis is None else stored_axis(known.get(name), axis)
+            for name, axis in (gates or {}).items()
+        }
+        return Recipe(as_loss(loss), as_optimizer(optimizer), selected, clip, axes)
 
 
 def evaluation_graph(forward: Graph, loss: Loss | str) -> Graph:
@@ -111,17 +120,19 @@ def _applied(
 ) -> Graph:
     """The graph of one optimizer step with `pieces`, with further updates and their data."""
     lr = leaf(Input, "lr", TensorType("f32", ()))
-    clipped = recipe.clip.apply(pieces) if recipe.clip else pieces
-    stepped, states = _optimizer_updates(forward, recipe, clipped, lr)
+    gates = Gates.of(pieces, recipe.gates)
+    cut = {name: gates.cut(name, g) for name, g in pieces.items()}
+    clipped = recipe.clip.apply(cut) if recipe.clip else cut
+    stepped, states = _optimizer_updates(forward, recipe, clipped, gates, lr)
     return replace(
         _with_inputs(forward, objective, (lr,)),
         outputs=_outputs(objective),
         updates={**forward.updates, **stepped, **updates},
-    ).with_data(**data, **states)
+    ).with_data(**data, **states, **gates.data)
 
 
 def _optimizer_updates(
-    forward: Graph, recipe: Recipe, pieces: Mapping[str, Value], lr: Value
+    forward: Graph, recipe: Recipe, pieces: Mapping[str, Value], gates: Gates, lr: Value
 ) -> tuple[dict[str, Value], dict[str, Array]]:
     """The new values of parameters and optimizer states, and the states' first contents."""
     params, optimizer = forward.params, recipe.optimizer
@@ -136,8 +147,9 @@ def _optimizer_updates(
         own, scale = optimizer.for_param(name)
         slots = {s: leaf(State, f"{name}:{s}", g.type) for s in own.slots}
         rate = lr if scale == 1.0 else mul(lr, scale)
-        piece, new = own.update(take(params[name], channels), g, slots, ticked, rate)
-        updates[name] = put(params[name], channels, piece)
+        old = take(params[name], channels)
+        piece, new = own.update(old, g, slots, ticked, rate)
+        updates[name] = put(params[name], channels, gates.choose(name, piece, old))
         updates |= {f"{name}:{s}": value for s, value in new.items()}
         states += slots.values()
     return updates, {v.op.name: zeros(v.type) for v in states}  # type: ignore[attr-defined]

@@ -2,14 +2,15 @@
 
     graph   = leaves, outputs {name: value}, updates {leaf name: value}, data {leaf name: array}
     value   = op(value, ...) : type              an immutable node, see ir/op.py
-    leaf    = Input(name) | Feature(name) | Param(name) | State(name) | Const(name)
+    leaf    = Input(name) | Feature(name) | Param(name) | State(name) | Gate(name) | Const(name)
     type    = dtype[dim, ...]                    dims are integers, see ir/types.py
 
 An Input is given by the caller. A Feature is an Input that another entry point of the program
 computes beforehand (passes/prefix.py). A Param is trained or frozen and keeps the source model's
-name. A State lives between steps (optimizer moments, running statistics, the step counter). A Const
-never changes and has no name that a user knows (a folded weight). `updates` maps a Param or State
-to its value after the step. `data` holds the first contents of each Param, State and Const.
+name. A State lives between steps (optimizer moments, running statistics, the step counter). A Gate
+is a State that no step changes, but its owner may between steps (which channels are trained). A
+Const never changes and has no name that a user knows (a folded weight). `updates` maps a Param or
+State to its value after the step. `data` holds the first contents of each Param, State and Const.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -55,6 +56,11 @@ class Param(Leaf):
 @dataclass(frozen=True)
 class State(Leaf):
     """Lives between steps and is no weight: optimizer moments, running statistics, counters."""
+
+
+@dataclass(frozen=True)
+class Gate(State):
+    """Says which channels a step trains. The owner of the program changes it, no step does."""
 
 
 @dataclass(frozen=True)

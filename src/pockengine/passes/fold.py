@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pockengine.ir.graph import Const, Graph, Input, Leaf, leaf, topological
+from pockengine.ir.graph import Const, Gate, Graph, Input, Leaf, leaf, topological
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import rebuild, substitute
 from pockengine.ir.types import NUMPY, type_of
@@ -34,11 +34,11 @@ def fold(graph: Graph, changing: Set[str]) -> Graph:
 
 
 def frozen_values(graph: Graph, changing: Set[str]) -> set[Value]:
-    """The values that depend neither on an Input nor on a leaf in `changing`."""
+    """The values that depend neither on an Input or a Gate nor on a leaf in `changing`."""
     frozen: set[Value] = set()
     for value in graph.values():
         if isinstance(value.op, Leaf):
-            fixed = not isinstance(value.op, Input) and value.op.name not in changing
+            fixed = not isinstance(value.op, Input | Gate) and value.op.name not in changing
         else:
             fixed = all(v in frozen for v in value.inputs)
         if fixed:

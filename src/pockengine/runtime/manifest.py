@@ -26,7 +26,7 @@ from pockengine.runtime.program import (
 from pockengine.runtime.tensors import nbytes, parse_json
 
 FORMAT, VERSION = "pockengine.program", 2
-KINDS = ("frozen", "trained", "state")
+KINDS = ("frozen", "trained", "state", "gate")
 ALIGNMENT = 64
 LARGEST_ARENA = 2**46  # more than any machine has; larger numbers are lies
 T = TypeVar("T")

@@ -49,7 +49,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Leaf(Tensor):
-    """A tensor that lives as long as the program: "frozen", "trained" or "state".
+    """A tensor that lives as long as the program: "frozen", "trained", "state" or "gate".
 
     `perm` is the permutation from the source's layout to the stored one. `unpacked`, unless None,
     is the shape after it of a tensor that is stored in panels, see panels.py. `channels` is what is

@@ -29,6 +29,7 @@ from pockengine.runtime.arrays import (
 )
 from pockengine.runtime.artifact import load_program
 from pockengine.runtime.features import FeatureCache
+from pockengine.runtime.gates import gate_contents
 from pockengine.runtime.prefix import Id, Loader, PrefixRunner, checked_ids
 from pockengine.runtime.program import Array, Program, Tensor
 
@@ -250,6 +251,32 @@ class Session:
                 leaf = self.signature.leaves.get(name)
                 if leaf and leaf.kind != "frozen":
                     leaf.view(self._arena)[...] = leaf.stored(array)
+
+    def reset(self) -> None:
+        """Begins anew: weights, running statistics and optimizer states as the program has them.
+
+        All gates are open, and what was accumulated is dropped.
+        """
+        with self._lock:
+            for leaf in self.signature.leaves.values():
+                if leaf.kind == "gate":
+                    leaf.view(self._arena)[...] = True
+                elif leaf.kind != "frozen":
+                    self.program.fill(leaf.name, leaf.view(self._arena))
+            self._steps = 0
+
+    def set_gates(self, masks: Mapping[str, Any]) -> None:
+        """Which input channels the next steps of a gated program train; by parameter's name.
+
+        A mask is a bool for each channel, or one bool for the whole parameter; what is not named is
+        closed. A closed channel stays as it is to the bit, and has no part in the norm of the
+        gradients. Optimizer states are left alone: `reset` before another choice. Raises InputError
+        for a program without gates, and for names and masks that do not fit.
+        """
+        contents = list(gate_contents(self.signature.leaves, masks))
+        with self._lock:
+            for gate, content in contents:
+                gate.view(self._arena)[...] = content
 
     def _by_first_name(self, state: Mapping[str, Any]) -> dict[str, Array]:
         """The arrays under the names that the program has them by; tied ones must agree."""
