@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from pockengine.autodiff.objective import Huber as Huber
     from pockengine.autodiff.objective import OwnOutput as OwnOutput
     from pockengine.compiler import compile as compile
+    from pockengine.data.dataset import ArrayDataset as ArrayDataset
+    from pockengine.data.dataset import Dataset as Dataset
+    from pockengine.data.dataset import ImageFolder as ImageFolder
+    from pockengine.data.dataset import TextTable as TextTable
+    from pockengine.data.loader import Loader as Loader
     from pockengine.errors import PockError as PockError
     from pockengine.frontends.onnx import check_onnx as check_onnx
     from pockengine.frontends.onnx import import_onnx as import_onnx
@@ -38,6 +43,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "autodiff.objective": ("L1", "MSE", "BCEWithLogits", "CrossEntropy", "Huber", "OwnOutput"),
     "compiler": ("compile",),
+    "data.dataset": ("ArrayDataset", "Dataset", "ImageFolder", "TextTable"),
+    "data.loader": ("Loader",),
     "errors": ("PockError",),
     "frontends.onnx": ("check_onnx", "import_onnx"),
     "frontends.torch": ("check_torch", "import_torch"),

@@ -49,5 +49,9 @@ class NonFiniteLossError(PockError):
     """The loss became NaN or infinite. The weights were left as they were before the step."""
 
 
+class PackageMissingError(PockError):
+    """Something needs a package that is not installed; the message says how to install it."""
+
+
 class AssetError(PockError):
     """A demo's data could not be fetched or is not what it should be."""
