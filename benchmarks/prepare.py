@@ -30,7 +30,7 @@ def main() -> None:
     for scheme in SCHEMES:
         pe.compile(
             graph,
-            optimizer=pe.SGD(momentum=0.9),
+            optimizer=pe.SGD(momentum=workload.momentum),
             scheme=model.scheme(graph, scheme),
             batch=workload.batch,
             micro_batch=workload.micro_batch.get(scheme),

@@ -10,7 +10,8 @@ class Workload:
 
     "frozen" statistics are those of a calibration batch, as in fine-tuning; with "batch" they are
     computed in every step. `image` says that a peer may choose a memory layout. `micro_batch` is
-    how many samples our program computes at a time under a scheme, where not all.
+    how many samples our program computes at a time under a scheme, where not all. `momentum` is
+    that of everybody's SGD.
     """
 
     network: str
@@ -19,10 +20,14 @@ class Workload:
     statistics: str = "frozen"
     image: bool = True
     micro_batch: Mapping[str, int] = field(default_factory=dict)
+    momentum: float = 0.9
 
 
 WORKLOADS = {
     "mobilenetv2-0.35-b1": Workload("mobilenetv2-0.35", 1, "MobileNetV2-0.35, 128x128, batch 1"),
+    "mobilenetv2-0.35-b1-plain": Workload(
+        "mobilenetv2-0.35", 1, "MobileNetV2-0.35, 128x128, batch 1, plain SGD", momentum=0.0
+    ),
     "mobilenetv2-b1": Workload("mobilenetv2", 1, "MobileNetV2-1.0, 224x224, batch 1"),
     "mobilenetv2-b8": Workload(
         "mobilenetv2", 8, "MobileNetV2-1.0, 224x224, batch 8", micro_batch={"full": 2}

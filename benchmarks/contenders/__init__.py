@@ -13,7 +13,6 @@ import numpy as np
 
 from benchmarks.workloads import WORKLOADS, Workload
 
-MOMENTUM = 0.9
 RATE = 1e-6  # so small that thousands of steps on one batch leave the weights in their range
 
 Step = Callable[[], float]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.contenders import MOMENTUM, RATE, Begin, Case, Missing, Step
+from benchmarks.contenders import RATE, Begin, Case, Missing, Step
 from benchmarks.networks import MODELS, logits
 
 
@@ -25,7 +25,7 @@ def load(case: Case, variant: str) -> Begin:
     target = torch.from_numpy(labels)
 
     def begin() -> tuple[Step, dict[str, Any]]:
-        return training_step(module, inputs, target, variant == "compile"), {}
+        return training_step(case, module, inputs, target, variant == "compile"), {}
 
     return begin
 
@@ -42,10 +42,14 @@ def loaded(case: Case) -> nn.Module:
 
 
 def training_step(
-    module: nn.Module, inputs: dict[str, torch.Tensor], target: torch.Tensor, compiled: bool
+    case: Case,
+    module: nn.Module,
+    inputs: dict[str, torch.Tensor],
+    target: torch.Tensor,
+    compiled: bool,
 ) -> Step:
     chosen = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(chosen, lr=RATE, momentum=MOMENTUM, fused=True)
+    optimizer = torch.optim.SGD(chosen, lr=RATE, momentum=case.workload.momentum, fused=True)
 
     def loss_of(inputs: dict[str, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits(module, inputs), target)
