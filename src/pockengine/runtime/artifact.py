@@ -50,7 +50,7 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 256 * 2**20
 SEAL = b"pockengine sha256 "
 DIGITS = 64  # of a SHA-256 in hexadecimal
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # read at a time; what is freed while loading need not stay with the process
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
