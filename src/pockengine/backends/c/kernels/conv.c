@@ -122,11 +122,12 @@ static void conv_block(const pk_conv *g, const gather_source *s, const float *wp
   idx count = g->kh * g->kw, step = taps_per_chunk(count, s->chans);
   tap_list taps;
   for (idx t = 0; t < count; t += step) {
+    idx next = t + step < count ? t + step : 0;
     forward_taps(g, t, idx_min(count, t + step), s->chans == s->ld, &taps);
     gather_forward(g, s, &taps, row0, row1, scratch);
     idx k = taps.count * s->chans;
     gemm_blocked(scratch, k, wp + t * s->chans * NR, count * s->chans * NR, k, g->o / g->groups,
-                 y + row0 * ldy, ldy, row1 - row0, t > 0);
+                 y + row0 * ldy, ldy, row1 - row0, t > 0, wp + next * s->chans * NR);
   }
 }
 
@@ -190,7 +191,8 @@ static void dx_group(const dx_phase *p, idx group, float *out, float *scratch) {
     if (taps.count == 0) break;
     idx k = taps.count * og;
     for (idx i = 0; i < p->count; i++) gather_pixel(&s, &taps, p->base[i], scratch + i * k);
-    gemm_blocked(scratch, k, wp + first * og * NR, K * NR, k, cg, out, cg, p->count, accumulate);
+    gemm_blocked(scratch, k, wp + first * og * NR, K * NR, k, cg, out, cg, p->count, accumulate,
+                 wp + t * og * NR);
     accumulate = 1;
   }
   if (!accumulate) memset(out, 0, p->count * cg * sizeof(float));

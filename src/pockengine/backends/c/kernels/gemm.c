@@ -3,15 +3,17 @@
  * The tile computes c[mr][nv * VW] += a[mr][k] @ b[k][nv * VW] with all of c in registers. B comes
  * packed in panels of NR = 2 * VW columns, so that the inner loop reads it in order; A is read in
  * place, which measures as fast as packing it. K is cut so that a panel's slice stays in the first
- * cache while the tiles of many rows pass over it.
+ * cache while the tiles of many rows pass over it, and fetch the next panel meanwhile: weights come
+ * from far away in a training step, and a CPU does not read ahead from one page into the next.
  */
 #include "pock.h"
 
 #define NR (2 * POCK_VW)
 #define MR POCK_MR
+#define LINE 16 /* floats fetched at once */
 
 typedef void nn_fn(const float *a, idx lda, const float *b, idx k, float *c, idx ldc, idx cols,
-                   int accumulate);
+                   int accumulate, const float *ahead, idx ahead_step);
 typedef void tn_fn(const float *a, idx lda, const float *b, idx ldb, idx k, float *c, idx ldc,
                    idx cols, int accumulate, const float *ahead, idx ahead_step);
 
@@ -34,8 +36,8 @@ PK_INLINE void store_tile(int mr, int nv, vf acc[][2], float *c, idx ldc, int ac
   }
 }
 
-/* Element (r, p) of the A tile is a[r * row_step + p * k_step]; row p of B is b + p * ldb. Unless
- * `ahead` is NULL, k floats that lie ahead_step apart are fetched from far away meanwhile. */
+/* Element (r, p) of the A tile is a[r * row_step + p * k_step]; row p of B is b + p * ldb. Meanwhile k
+ * lines that lie ahead_step floats apart are fetched from far away. */
 PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, const float *b,
                     idx ldb, idx k, float *c, idx ldc, idx cols, int accumulate,
                     const float *ahead, idx ahead_step) {
@@ -43,7 +45,7 @@ PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, co
   PK_UNROLL for (int r = 0; r < mr; r++) acc[r][0] = acc[r][1] = (vf){};
   for (idx p = 0; p < k; p++, b += ldb, a += k_step) {
     vf row[2];
-    if (ahead) __builtin_prefetch(ahead + p * ahead_step, 0, 2);
+    __builtin_prefetch(ahead + p * ahead_step, 0, 2);
     PK_UNROLL for (int v = 0; v < nv; v++) row[v] = vf_load(b + v * POCK_VW);
     PK_UNROLL for (int r = 0; r < mr; r++) {
       PK_UNROLL for (int v = 0; v < nv; v++) acc[r][v] += a[r * row_step] * row[v];
@@ -59,8 +61,8 @@ PK_INLINE void tile(int mr, int nv, const float *a, idx row_step, idx k_step, co
  * `tn`: A is transposed, its columns are lda apart. */
 #define TILE(mr, nv)                                                                               \
   static void nn_##mr##x##nv(const float *a, idx lda, const float *b, idx k, float *c, idx ldc,    \
-                             idx cols, int accumulate) {                                           \
-    tile(mr, nv, a, lda, 1, b, NR, k, c, ldc, cols, accumulate, NULL, 0);                          \
+                             idx cols, int accumulate, const float *ahead, idx ahead_step) {       \
+    tile(mr, nv, a, lda, 1, b, NR, k, c, ldc, cols, accumulate, ahead, ahead_step);                \
   }                                                                                                \
   static void tn_##mr##x##nv(const float *a, idx lda, const float *b, idx ldb, idx k, float *c,    \
                              idx ldc, idx cols, int accumulate, const float *ahead,                \
@@ -158,34 +160,38 @@ void pk_pack_panels_t(const float *from, idx K, idx N, float *bp, idx panel0, id
   }
 }
 
-/* pk_gemm over k of a packed matrix whose panels lie panel_step floats apart. */
+/* pk_gemm over k of a packed matrix whose panels lie panel_step floats apart. The tiles of a panel
+ * fetch the next one, each a line of every row of it; after the last panel comes the one at `then`. */
 static void gemm_slice(const float *a, idx lda, const float *bp, idx panel_step, idx k, idx N,
-                       float *c, idx ldc, idx rows, int accumulate) {
+                       float *c, idx ldc, idx rows, int accumulate, const float *then) {
   for (idx j = 0; j < N; j += NR, bp += panel_step) {
-    idx cols = idx_min(NR, N - j);
-    for (idx i = 0, mr; i < rows; i += mr) {
+    idx cols = idx_min(NR, N - j), fetched = 0;
+    const float *next = j + NR < N ? bp + panel_step : then;
+    for (idx i = 0, mr; i < rows; i += mr, fetched += LINE) {
       mr = tile_rows(rows - i);
+      int more = fetched < NR;
       nn_tiles[mr - 1][cols > POCK_VW](a + i * lda, lda, bp, k, c + i * ldc + j, ldc, cols,
-                                       accumulate);
+                                       accumulate, more ? next + fetched : a, more ? NR : 0);
     }
   }
 }
 
 /* The same, K cut into even slices of at most POCK_KC. */
 static void gemm_blocked(const float *a, idx lda, const float *bp, idx panel_step, idx K, idx N,
-                         float *c, idx ldc, idx rows, int accumulate) {
+                         float *c, idx ldc, idx rows, int accumulate, const float *then) {
   idx step = ceil_div(K, idx_max(1, ceil_div(K, POCK_KC)));
   idx k0 = 0;
   do {
-    gemm_slice(a + k0, lda, bp + k0 * NR, panel_step, idx_min(step, K - k0), N, c, ldc, rows,
-               accumulate || k0 > 0);
+    const float *slice = bp + k0 * NR, *next = k0 + step < K ? slice + step * NR : then;
+    gemm_slice(a + k0, lda, slice, panel_step, idx_min(step, K - k0), N, c, ldc, rows,
+               accumulate || k0 > 0, next);
     k0 += step;
   } while (k0 < K);
 }
 
 void pk_gemm(const float *a, idx lda, const float *bp, idx K, idx N, float *c, idx ldc, idx rows,
              int accumulate) {
-  gemm_blocked(a, lda, bp, K * NR, K, N, c, ldc, rows, accumulate);
+  gemm_blocked(a, lda, bp, K * NR, K, N, c, ldc, rows, accumulate, bp);
 }
 
 /* to[k][mr] = from[k * lda + r] */
@@ -206,8 +212,6 @@ typedef struct {
   const float *next_a, *next_b; /* the block after this one in the operands, or NULL; */
   idx next_ldb;                 /* rows of A are lda apart there too */
 } tn_block;
-
-#define LINE 16 /* floats fetched at once */
 
 /* Tile number `tile` fetches one line of each row of the next block: of A first, then of B. */
 PK_INLINE const float *fetched(const tn_block *t, idx tile, idx rows, idx cols, idx *step) {

@@ -333,14 +333,16 @@ static void winograd_batch(tile_walk *t, idx count, const float *x, const float 
   const pk_conv *g = t->g;
   idx points = (t->m + 2) * (t->m + 2), ldv = round_up(g->c, POCK_VW);
   idx ldm = round_up(g->o, POCK_VW), v_step = count * ldv + POCK_WINOGRAD_APART;
-  idx m_step = count * ldm + POCK_WINOGRAD_APART, u_step = ceil_div(g->o, NR) * g->c * NR + POCK_WINOGRAD_APART;
+  idx m_step = count * ldm + POCK_WINOGRAD_APART;
+  idx u_step = ceil_div(g->o, NR) * g->c * NR + POCK_WINOGRAD_APART;
   float *patch = scratch, *v = patch + points * ldv, *products = v + points * v_step;
   tile_walk in = *t;
   for (idx k = 0; k < count; k++, next_tile(&in))
     transform_patch(&in, x, g->c, v + k * ldv, v_step, patch);
   for (idx p = 0; p < points; p++)
-    pk_gemm(v + p * v_step, ldv, u + p * u_step, g->c, g->o, products + p * m_step, ldm, count, 0);
-  for (idx k = 0; k < count; k++, next_tile(t)) 
+    gemm_blocked(v + p * v_step, ldv, u + p * u_step, g->c * NR, g->c, g->o, products + p * m_step,
+                 ldm, count, 0, u + (p + 1) % points * u_step);
+  for (idx k = 0; k < count; k++, next_tile(t))
     store_tile_of(t, products + k * ldm, m_step, g->o, y);
 }
 
@@ -371,8 +373,8 @@ static void winograd_panels(const pk_conv *g, int m, int turned, const float *x,
       idx c1 = idx_min(g->c, c0 + POCK_WINOGRAD_C);
       transform_panel(g, m, turned, w, bf16, panel, c0, c1, u, u_step);
       for (idx p = 0; p < points; p++)
-        pk_gemm(v + p * v_step + c0, ldv, u + p * u_step, c1 - c0, NR, products + p * m_step, NR,
-                tiles, c0 > 0);
+        gemm_blocked(v + p * v_step + c0, ldv, u + p * u_step, 0, c1 - c0, NR,
+                     products + p * m_step, NR, tiles, c0 > 0, u + (p + 1) % points * u_step);
     }
     t = first;
     for (idx k = 0; k < tiles; k++, next_tile(&t))
