@@ -39,6 +39,7 @@ STATUS = {
     4: "a label or an index is out of the range of what it looks up; nothing was changed",
 }
 NON_FINITE = 3
+OWN_LOSS = "the model computes its own loss"
 OWN = ("target", "sample_weight", "lr")  # inputs that the engine added to the model's
 
 
@@ -153,13 +154,13 @@ class Session:
         rate = _checked_rate(lr)
         with self._lock:
             given = self._samples("train", x, y, samples)
-            self._check_step(given, weight)
+            self._check("train", given, weight, self.signature.parts)
             *first, last = self._parts("train", given, weight)
             ends = (self._steps + 1) % self.signature.accumulate == 0
             entry = "train" if ends else "accumulate"
             try:
                 losses = [self._add_gradients(*part) for part in first]
-                self._give(entry, *last)
+                self._write(entry, *last)
                 if ends:
                     self._input(entry, "lr").view(self._arena)[...] = rate
             except BaseException:
@@ -174,9 +175,9 @@ class Session:
                 raise
             return _mean([*losses, self._loss(entry)])
 
-    def _add_gradients(self, given: "Samples", weight: Any) -> tuple[float, float]:
+    def _add_gradients(self, given: "Samples", count: int, weights: Array) -> tuple[float, float]:
         """Adds up the gradients of a part of a step; returns its loss and weight."""
-        self._give("accumulate", given, weight)
+        self._write("accumulate", given, count, weights)
         self._run("accumulate")
         return self._loss("accumulate")
 
@@ -356,9 +357,7 @@ class Session:
         if target and y is None:
             raise InputError(f"{entry} needs labels or targets as its second argument")
         if y is not None and not target:
-            raise InputError(
-                "the model computes its own loss, so it takes no labels beside its inputs"
-            )
+            raise InputError(f"{OWN_LOSS}, so it takes no labels beside its inputs")
         return {"target": converted(target, as_array("target", y))} if target else {}
 
     def _loaded(self, load: Load, ids: list[Id]) -> dict[str, Array]:
@@ -371,17 +370,17 @@ class Session:
 
     def _each(self, entry: str, given: "Samples", weight: Any) -> Iterator[dict[str, Array]]:
         """Runs all samples, a batch at a time; yields copies of the outputs, without padding."""
-        for part_given, part_weight in self._parts(entry, given, weight):
-            here = self._count(entry, part_given)
-            self._give(entry, part_given, part_weight)
+        for samples, count, weights in self._parts(entry, given, weight):
+            self._check(entry, samples, weight)
+            self._write(entry, samples, count, weights)
             self._run(entry)
             outputs = self.program.entry(entry).outputs
-            yield {t.name: self._rows(entry, t, here) for t in outputs}
+            yield {t.name: self._rows(entry, t, count) for t in outputs}
 
     def _parts(
         self, entry: str, given: "Samples", weight: Any
-    ) -> Iterator[tuple["Samples", Array | None]]:
-        """The samples, and their weights if there are any, as many at a time as are computed."""
+    ) -> Iterator[tuple["Samples", int, Array]]:
+        """As many samples at a time as are computed, their number, and their weights."""
         batch = self.signature.batch
         count = self._count(entry, given)
         if count == 0:
@@ -392,8 +391,7 @@ class Session:
             here = min(batch, count - first)
             cut = {t.name: part(t, given.arrays[t.name], first, here, batch) for t in tensors}
             loader = given.loader and given.loader.part(first, here)
-            of_part = None if weight is None else weights[first : first + here]
-            yield Samples(cut, loader), of_part
+            yield Samples(cut, loader), here, weights[first : first + here]
 
     def _count(self, entry: str, given: "Samples") -> int:
         """How many samples there are. Raises InputError where shapes or numbers do not fit."""
@@ -406,56 +404,42 @@ class Session:
             raise InputError(f"{named} samples are named, and there are labels for {count}")
         return named
 
-    def _give(self, entry: str, given: "Samples", weight: Any) -> None:
-        """Checks a batch, then writes it, padded, to its places."""
+    def _check(self, entry: str, given: "Samples", weight: Any, parts: int = 1) -> None:
+        """Raises InputError for samples that an entry point cannot take in so many parts."""
         self._check_open()
-        count = self._count(entry, given)
-        self._check_count(entry, count)
-        arrays, loader = dict(given.arrays), given.loader
-        self._check_targets(arrays)
+        count, batch = self._count(entry, given), self.signature.batch
+        if not 1 <= count <= batch * parts:
+            raise InputError(f"{entry} takes 1 to {batch * parts} samples, got {count}")
+        if self.signature.full_batches:
+            self._check_full("the model mixes the samples of a batch", count)
+        weighted = any(t.name == "sample_weight" for t in self.program.entry(entry).inputs)
+        if entry != "predict" and not weighted:
+            if weight is not None:
+                raise InputError(f"{OWN_LOSS}, which takes no weights of samples")
+            self._check_full(OWN_LOSS, count)
+        if "target" in given.arrays and self.signature.classes is not None:
+            labels = given.arrays["target"]
+            check_labels(labels, self.signature.classes, self.signature.ignore_index)
+
+    def _check_full(self, reason: str, count: int) -> None:
+        if count != self.signature.batch:
+            raise InputError(
+                f"{reason}, so every batch must be full: expected {self.signature.batch} samples, "
+                f"got {count}"
+            )
+
+    def _write(self, entry: str, given: "Samples", count: int, weights: Array) -> None:
+        """Writes checked samples, padded, to their places; loads what is not there."""
+        arrays, loader = {**given.arrays, "sample_weight": weights}, given.loader
         inputs = self.program.entry(entry).inputs
-        weighted = [t for t in inputs if t.name == "sample_weight"]
-        weights = [(t, checked_weights(count, weight)) for t in weighted]
-        if not weighted and entry != "predict":
-            self._check_unweighted(count, weight)
         if loader and (self._cache is None or any(t.name in self.signature.inputs for t in inputs)):
             arrays |= loader.load(list(loader.ids))  # all are needed
             loader = None
         if self._prefix:  # first, because it works where the other inputs lie
             self._prefix.fill(loader or arrays, count, self._arena)
-        for tensor, array in [(t, arrays[t.name]) for t in inputs if t.name in arrays] + weights:
-            write(tensor, array, self._arena)
-
-    def _check_step(self, given: "Samples", weight: Any) -> None:
-        """Raises InputError for what a step cannot take, before any part of it runs."""
-        self._check_open()
-        count, most = self._count("train", given), self.signature.batch * self.signature.parts
-        if not 1 <= count <= most:
-            raise InputError(f"train takes 1 to {most} samples, got {count}")
-        checked_weights(count, weight)
-        self._check_targets(given.arrays)
-
-    def _check_targets(self, arrays: Mapping[str, Array]) -> None:
-        if "target" in arrays and self.signature.classes is not None:
-            check_labels(arrays["target"], self.signature.classes, self.signature.ignore_index)
-
-    def _check_count(self, entry: str, count: int) -> None:
-        if not 1 <= count <= self.signature.batch:
-            raise InputError(f"{entry} takes 1 to {self.signature.batch} samples, got {count}")
-        if self.signature.full_batches and count != self.signature.batch:
-            raise InputError(
-                "the model mixes the samples of a batch, so every batch must be full: expected "
-                f"{self.signature.batch} samples, got {count}"
-            )
-
-    def _check_unweighted(self, count: int, weight: Any) -> None:
-        if weight is not None:
-            raise InputError("the model computes its own loss, which takes no weights of samples")
-        if count != self.signature.batch:
-            raise InputError(
-                "the model computes its own loss, so every batch must be full: expected "
-                f"{self.signature.batch} samples, got {count}"
-            )
+        for tensor in inputs:
+            if tensor.name in arrays:
+                write(tensor, arrays[tensor.name], self._arena)
 
     def _rows(self, entry: str, output: Tensor, count: int) -> Array:
         """A copy of an output without the rows that only fill up the batch."""
