@@ -1,4 +1,4 @@
-"""Reads `.npy` files whose content is pickled, without letting the pickle run anything.
+"""Reads pickled arrays, and `.npy` files of them, without letting the pickle run anything.
 
 A pickle may call any importable function. Here it may name exactly four things, all of which only
 build arrays; whatever else it names is an error.
@@ -43,6 +43,18 @@ class _ArrayUnpickler(pickle.Unpickler):
                 f"for; it was not loaded. Do not use this file."
             )
         return _ALLOWED[module, name]
+
+
+def load_pickle(path: Path) -> Any:
+    """The object in a pickle: numbers, text, lists, dicts and arrays only.
+
+    Raises AssetError when the file is none, is cut short, or asks for anything else.
+    """
+    with path.open("rb") as file:
+        try:
+            return _ArrayUnpickler(file, path.name).load()
+        except (ValueError, EOFError, pickle.UnpicklingError, AttributeError, TypeError) as error:
+            raise AssetError(f"{path} should be a pickle, but cannot be read ({error}).") from error
 
 
 def load_pickled_npy(path: Path) -> Any:
