@@ -5,7 +5,6 @@ that of the samples given. All arrays are checked before anything runs; a refuse
 nothing.
 """
 
-import mmap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pockengine.errors import InputError, MemoryBudgetError, NonFiniteLossError, PockError
+from pockengine.errors import InputError, NonFiniteLossError, PockError
+from pockengine.runtime.arena import new_arena
 from pockengine.runtime.arrays import (
     Batch,
     as_array,
@@ -76,7 +76,7 @@ class Session:
         self.program = program
         self.signature = program.signature
         count = _checked_threads(threads, self.signature.threads)
-        self._arena = _new_arena(self.signature.arena_bytes)
+        self._arena = new_arena(self.signature.arena_bytes)
         for leaf in self.signature.leaves.values():
             program.fill(leaf.name, leaf.view(self._arena))
         self._executable = program.start(count)
@@ -488,15 +488,3 @@ def _checked_rate(lr: float) -> np.float32:
     if not (number and np.isfinite(lr) and lr >= 0):
         raise InputError(f"the learning rate must be a finite number of at least 0, got {lr}")
     return np.float32(lr)
-
-
-def _new_arena(size: int) -> Array:
-    """Zeros at an address that every vector instruction accepts; pages count once they are used."""
-    try:
-        memory = mmap.mmap(-1, max(size, 1))
-    except (OSError, OverflowError, MemoryError) as error:
-        raise MemoryBudgetError(
-            f"the program takes {size:,} bytes, which this machine does not give ({error}); "
-            "compile for a smaller batch, or train fewer tensors"
-        ) from error
-    return np.frombuffer(memory, np.uint8)[:size]

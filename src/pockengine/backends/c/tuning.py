@@ -29,6 +29,7 @@ from pockengine.ir.schedule import Schedule
 from pockengine.ops.panels import FromPanels
 from pockengine.passes.fuse import anchor_of, fuse
 from pockengine.plan.planner import Plan, plan
+from pockengine.runtime.arena import new_arena
 from pockengine.runtime.artifact import check_target
 from pockengine.runtime.native import NativeExecutable
 from pockengine.target import Target
@@ -169,8 +170,7 @@ def _run(made: Plan, target: Target) -> list[list[float]]:
         unit = build_unit(emit(made, target, timed=True), target, Path(folder, "tuning.so"))
         library = unit.read_bytes()
     executable = NativeExecutable(library, made.entries, made.arena_bytes, target.threads)
-    arena = np.zeros(made.arena_bytes + 64, np.uint8)
-    arena = arena[-arena.ctypes.data % 64 :][: made.arena_bytes]
+    arena = new_arena(made.arena_bytes)
     found: list[list[float]] = [[] for _ in made.entries]
     for name in made.entries:
         _fill(made, name, arena)
