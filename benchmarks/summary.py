@@ -8,7 +8,6 @@ in less time) and that of the scheme (less work).
 import importlib.metadata
 import os
 import platform
-import statistics
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from benchmarks.contenders import CONTENDERS, OURS
 from benchmarks.measure import Worker
 from benchmarks.workloads import SCHEMES, Workload
+from pockengine.analysis.measure import quartiles
 
 TENSORFLOW = "TensorFlow graph"
 PACKAGES = ("pockengine", "numpy", "torch", "transformers", "tensorflow_cpu", "keras", "jax")
@@ -27,10 +27,10 @@ def contender(worker: Worker) -> Figures:
     if worker.missing:
         return {"missing": worker.missing}
     ms = [1000 * s for s in worker.seconds]
-    first, middle, third = statistics.quantiles(ms, n=4) if len(ms) > 1 else ms * 3
+    spread = quartiles(ms)
     return {
-        "median_ms": round(statistics.median(ms), 4),
-        "quartiles_ms": [round(x, 4) for x in (first, middle, third)],
+        "median_ms": round(spread[1], 4),
+        "quartiles_ms": [round(x, 4) for x in spread],
         "steps": len(ms),
         "first_loss": worker.loss,
         "memory_growth": worker.memory,

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from pockengine.analysis.measure import timed_calls
+from pockengine.analysis.measure import quartiles, timed_calls
 
 
 def test_calls_are_timed_one_by_one() -> None:
@@ -20,6 +20,11 @@ def test_calls_are_timed_one_by_one() -> None:
 
 def test_a_call_is_timed_however_short_the_time() -> None:
     assert len(timed_calls(lambda: None, 0.0)) >= 1
+
+
+def test_quartiles_of_few_times() -> None:
+    assert quartiles([3.0]) == (3.0, 3.0, 3.0)
+    assert quartiles([3.0, 1.0, 2.0]) == (1.0, 2.0, 3.0)
 
 
 def test_the_measuring_process_imports_the_runtime_alone() -> None:

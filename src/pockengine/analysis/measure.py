@@ -7,9 +7,10 @@ labels are `target`) and prints a line of JSON, in bytes. Imports NumPy and the 
 """
 
 import json
+import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,12 @@ def timed_calls(call: Callable[[], object], seconds: float) -> list[float]:
         call()
         found.append(clock() - start)
     return found
+
+
+def quartiles(times: Sequence[float]) -> tuple[float, float, float]:
+    """The first, the median and the third; of a single time, that time."""
+    first, median, third = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
+    return first, median, third
 
 
 def caller(session: Session, entry: str, batch: Mapping[str, Array]) -> Callable[[], object]:

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pockengine.analysis.measure import TARGET, caller, timed_calls
+from pockengine.analysis.measure import TARGET, caller, quartiles, timed_calls
 from pockengine.analysis.roofline import Roofline, StepTime, Stopwatch, measure_peaks
 from pockengine.autodiff.objective import CrossEntropy
 from pockengine.cli.load import find_model
@@ -45,9 +44,7 @@ class Measured:
     seconds: list[float]
 
     def facts(self, batch: int) -> dict[str, Any]:
-        first, median, third = (
-            statistics.quantiles(self.seconds, n=4) if len(self.seconds) > 1 else self.seconds * 3
-        )
+        first, median, third = quartiles(self.seconds)
         return {
             "median_ms": 1000 * median,
             "quartiles_ms": [1000 * first, 1000 * third],
