@@ -17,7 +17,10 @@ SHORT = ["--batch", "4", "--threads", "1", "--seconds", "0.05"]
 FACTORY = """
 import torch
 
+calls = []
+
 def make():
+    calls.append("make")
     model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     return model, (torch.zeros(2, 6),)
 
@@ -68,6 +71,7 @@ def test_a_torch_model_has_torch_beside_it(entry: str, factory: str) -> None:
     facts = facts_of(factory, "--entry", entry, "--optimizer", "sgd:momentum=0.9")
     assert facts["entry"] == entry
     assert facts["torch"]["samples_per_s"] > 0
+    assert sys.modules["bench_factory"].calls == ["make"]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])

@@ -19,7 +19,6 @@ from rich.table import Table
 from pockengine.analysis.measure import TARGET, caller, quartiles, timed_calls
 from pockengine.analysis.roofline import Roofline, StepTime, Stopwatch, measure_peaks
 from pockengine.autodiff.objective import CrossEntropy
-from pockengine.cli.load import find_model
 from pockengine.cli.options import Config, JobOptions, Json, job_verb
 from pockengine.compiler import Planned, build, plan_job
 from pockengine.dtypes import NUMPY
@@ -136,7 +135,7 @@ def _torch_call(
     options: JobOptions, planned: Planned, entry: str, batch: Batch, facts: dict[str, Any]
 ) -> dict[str, Callable[[], object]]:
     """PyTorch's call, for a model that comes from it; `facts` say why it is missing."""
-    made = find_model(options.model, options.dim).torch
+    made = options.found.torch
     if made is None:
         return {}
     module, example = made

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from pockengine.cli.load import find_model, make_optimizer, make_scheme
+from pockengine.cli.load import FoundModel, find_model, make_optimizer, make_scheme
 from pockengine.errors import InputError
 from pockengine.files import parse_bytes
 from pockengine.job import Job, as_precision
@@ -112,9 +112,14 @@ class JobOptions:
         bool, typer.Option("--tune", help="Measure which kernels are the fastest here.")
     ] = False
 
+    @functools.cached_property
+    def found(self) -> FoundModel:
+        """The model; a factory is called once."""
+        return find_model(self.model, self.dim)
+
     def job(self) -> Job:
         """The job, its model imported. Raises what importing and looking up names raises."""
-        graph = find_model(self.model, self.dim).load()
+        graph = self.found.load()
         return Job.of(
             graph,
             self.loss,
