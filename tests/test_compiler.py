@@ -63,7 +63,7 @@ def test_an_observer_sees_every_stage_of_every_entry_point() -> None:
     )
     forward = ["wanted", "mode", "fold", "layout", "lower", "forward"]
     assert [stage for entry, stage in seen if entry == "predict"] == forward
-    backward = ["autodiff", "slice", "simplify", "masks"]
+    backward = ["autodiff", "slice", "simplify", "gains", "masks"]
     assert [stage for entry, stage in seen if entry == "train"] == forward + backward
     assert set(planned.plan.entries) == {"train", "accumulate", "evaluate", "predict"}
 

@@ -26,6 +26,7 @@ from pockengine.job import Job, Precision
 from pockengine.optim import Clip, Optimizer
 from pockengine.passes.fold import fold, fold_constants
 from pockengine.passes.fuse import fuse
+from pockengine.passes.gains import gain_gradients
 from pockengine.passes.layout import channels_last
 from pockengine.passes.lower import lower
 from pockengine.passes.masks import pack_masks
@@ -34,6 +35,7 @@ from pockengine.passes.narrow import narrow
 from pockengine.passes.prefix import frozen_prefix, hand_over, micro_batch, without_prefix
 from pockengine.passes.prepack import prepack
 from pockengine.passes.prune import prune
+from pockengine.passes.recompute import recompute
 from pockengine.passes.reorder import reorder
 from pockengine.passes.simplify import simplify
 from pockengine.passes.slice import push_slices
@@ -132,7 +134,8 @@ def _plan(job: Job, observe: Observer) -> Planned:
         graphs = _narrowed(graphs, job.precision, observe)
     if job.target.backend == "c":
         graphs, layouts = prepack(graphs, layouts, job.target.nr)
-    schedules = {name: schedule(graph, job.target) for name, graph in graphs.items()}
+    in_parts = job.samples < job.batch
+    schedules = {name: schedule(graph, job.target, in_parts) for name, graph in graphs.items()}
     return Planned(job, verify_plan(plan(schedules)), layouts)
 
 
@@ -172,11 +175,12 @@ def _narrowed(
     return graphs
 
 
-def schedule(graph: Graph, target: Target) -> Schedule:
+def schedule(graph: Graph, target: Target, in_parts: bool = False) -> Schedule:
     """The steps of one entry point, in an order with a small peak."""
     if target.backend == "numpy":
         return reorder(fuse(graph))
-    ready = verify(prune(c.canonical(graph)))
+    ready = prune(c.canonical(graph))
+    ready = verify(recompute(ready) if in_parts else ready)
     return reorder(c.with_kernels(fuse(ready, c.row_length), target))
 
 
@@ -249,6 +253,7 @@ def _backward(graph: Graph, entry: str, changing: set[str], observe: Observer) -
     graph = seen("autodiff", graph)
     graph = seen("slice", push_slices(graph))
     graph = seen("simplify", _cleaned(graph, changing))
+    graph = seen("gains", prune(gain_gradients(graph)))
     return seen("masks", prune(pack_masks(graph)))
 
 
