@@ -61,7 +61,8 @@ class ArrayDataset(Dataset):
 
     @cached_property
     def _content(self) -> str:
-        return digest(*(part for named in _arrays(self.x) for part in named))
+        parts = (part for named in _arrays(self.x) for part in named)
+        return digest(type(self.x).__name__, *parts)
 
     def _check_counts(self) -> None:
         counts = {name: len(array) for name, array in _arrays(self.x)}

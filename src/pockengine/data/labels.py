@@ -22,7 +22,8 @@ def as_array(what: str, given: Any) -> Array:
     except (ValueError, TypeError) as error:
         raise InputError(f"{what} cannot be read as an array{_ragged(given)}: {error}") from error
     if array.dtype.kind == "O":
-        raise InputError(f"{what} must be numbers or texts, got {type(given[0]).__name__} objects")
+        kinds = sorted({type(value).__name__ for value in given})
+        raise InputError(f"{what} must be numbers or texts, got {', '.join(kinds)}")
     return array
 
 
@@ -97,7 +98,8 @@ def told(names: Sequence[str], most: int = 10) -> str:
 
 def _check_one_kind(given: Any, array: Array) -> None:
     """NumPy would make texts of numbers that stand among texts."""
-    if array.dtype.kind != "U" or (isinstance(given, np.ndarray) and given.dtype.kind == "U"):
+    made_so = isinstance(given, np.ndarray) and given.dtype.kind == "U"
+    if array.dtype.kind != "U" or array.ndim != 1 or made_so:
         return
     other = next((i for i, label in enumerate(given) if not isinstance(label, str)), None)
     if other is not None:
