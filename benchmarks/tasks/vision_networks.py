@@ -135,7 +135,7 @@ def squeezenet(classes: int) -> nn.Module:
 
 
 def _squeezenet_state(folder: Path) -> dict[str, torch.Tensor]:
-    """The file has "fire2/squeeze1x1": (kernel, bias); a kernel is (height, width, inputs, outputs)."""
+    """The file has "fire2/squeeze1x1": (kernel, bias); kernels are (height, width, in, out)."""
     state = {}
     for name, (kernel, bias) in load_pickle(folder / "squeezenet_weights.pkl").items():
         module = name.replace("/", ".")

@@ -79,7 +79,7 @@ def own_data(recordings: Recordings, person: int) -> tuple[Dataset, Dataset, Dat
     labels: tuple[list[Array], ...] = ([], [], [])
     for i in np.flatnonzero(recordings.person == person):
         series = standardise(recordings.series[i], scale.mean, scale.deviation)
-        for part, number, cut in zip(parts, labels, _in_time(series), strict=True):
+        for part, number, cut in zip(parts, labels, windows_in_time(series), strict=True):
             part.append(cut)
             number.append(np.full(len(cut), recordings.exercise[i], np.int64))
     train, validation, test = (
@@ -89,7 +89,7 @@ def own_data(recordings: Recordings, person: int) -> tuple[Dataset, Dataset, Dat
     return train, validation, test
 
 
-def _in_time(series: Floats) -> tuple[Floats, Floats, Floats]:
+def windows_in_time(series: Floats) -> tuple[Floats, Floats, Floats]:
     """The windows of one series in three parts, one after the other."""
     first, rest = split_in_time(series, BORDERS[0])
     second, third = split_in_time(rest, (BORDERS[1] - BORDERS[0]) / (1 - BORDERS[0]))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pockengine.data.pickled import load_pickled_npy
+from pockengine.data.pickled import load_pickle, load_pickled_npy
 from pockengine.errors import AssetError
 
 
@@ -71,3 +71,22 @@ def test_plain_arrays_and_other_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"X": 1}))
     with pytest.raises(AssetError, match="one pickled object"):
         load_pickled_npy(path)
+
+
+def test_a_pickle_of_arrays_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps({"conv": (np.ones((2, 2)), np.zeros(2))}))
+    kernel, bias = load_pickle(path)["conv"]
+    np.testing.assert_array_equal(kernel, np.ones((2, 2)))
+    np.testing.assert_array_equal(bias, np.zeros(2))
+
+
+def test_a_pickle_runs_nothing_and_must_be_whole(tmp_path: Path) -> None:
+    path, folder = tmp_path / "weights.pkl", tmp_path / "made"
+    path.write_bytes(pickle.dumps(Malicious(folder)))
+    with pytest.raises(AssetError, match=r"asks to load posix\.mkdir"):
+        load_pickle(path)
+    assert not folder.exists()
+    path.write_bytes(pickle.dumps(np.ones(9))[:-20])
+    with pytest.raises(AssetError, match=r"weights\.pkl should be a pickle, but cannot be read"):
+        load_pickle(path)
