@@ -5,7 +5,10 @@ import re
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import pockengine as pe
 from pockengine import structure
 from pockengine.errors import SchemeError
 from pockengine.ir.graph import Graph, Input, Param, leaf
@@ -399,3 +402,20 @@ def test_more_blocks_than_there_are_is_refused(last: int) -> None:
     message = f"the model has 6 blocks, the scheme asks for the last {last}"
     with pytest.raises(SchemeError, match=message):
         UpdateScheme.last_blocks(mobile(), last)
+
+
+def test_a_found_scheme_fits_its_model_with_another_head_and_no_other_model() -> None:
+    def network(classes: int, width: int = 8) -> Graph:
+        body = [nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 8, 3), nn.ReLU()]
+        model = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+        return pe.import_torch(model, (torch.randn(2, 3, 12, 12),))
+
+    graph = network(4)
+    scheme = UpdateScheme.select(graph, {"2.weight": 0.5}).found_for(graph)
+    again = UpdateScheme.from_json(scheme.to_json())
+    assert again == scheme and again.model
+    assert again.resolve(network(9)).keys() == {"2.weight"}
+    with pytest.raises(SchemeError, match=r"found for a model of structure \w{16}, this one's is"):
+        again.resolve(network(4, width=9))
+    with pytest.raises(SchemeError, match=r'expected "model" to be the hash of a structure, got 3'):
+        UpdateScheme.from_json(scheme.to_json().replace(f'"{scheme.model}"', "3"))

@@ -37,9 +37,14 @@ class Channels:
 
 @dataclass(frozen=True)
 class UpdateScheme:
-    """The share of each trained parameter, by the source model's own names. `a | b` trains both."""
+    """The share of each trained parameter, by the source model's own names. `a | b` trains both.
+
+    `model`, where it is known, is the hash of the structure that the scheme was found for; it then
+    fits that model alone, with any weights, head and size of inputs.
+    """
 
     shares: Mapping[str, Share]
+    model: str = ""
 
     def __post_init__(self) -> None:
         checked = {name: _checked(name, share) for name, share in self.shares.items()}
@@ -99,7 +104,11 @@ class UpdateScheme:
         """Trains what either trains. Raises SchemeError for a ratio met by indices."""
         both = self.shares.keys() & other.shares.keys()
         merged = {n: _union(n, self.shares[n], other.shares[n]) for n in self.shares if n in both}
-        return UpdateScheme({**self.shares, **other.shares, **merged})
+        return UpdateScheme({**self.shares, **other.shares, **merged}, self.model or other.model)
+
+    def found_for(self, graph: Graph) -> "UpdateScheme":
+        """The scheme with the structure of `graph` as the model that it fits."""
+        return UpdateScheme(self.shares, structure.structure_hash(graph))
 
     # For a graph
 
@@ -107,9 +116,10 @@ class UpdateScheme:
         """The channels trained of each parameter, None for all of them, in the graph's order.
 
         A ratio takes the input channels of the largest L2 norm, the earlier one of equals. Raises
-        SchemeError for an unknown name, a share that a parameter cannot have, or a scheme that
-        trains nothing.
+        SchemeError for an unknown name, a share that a parameter cannot have, a scheme that trains
+        nothing, or one that was found for another model.
         """
+        self._check_model(graph)
         if not self.shares:
             raise SchemeError("the scheme trains nothing; name at least one parameter")
         params = graph.params
@@ -124,6 +134,14 @@ class UpdateScheme:
             for name in params
             if name in self.shares
         }
+
+    def _check_model(self, graph: Graph) -> None:
+        if self.model and (came := structure.structure_hash(graph)) != self.model:
+            raise SchemeError(
+                f"the scheme was found for a model of structure {self.model}, this one's is {came}, "
+                "so its layers differ. Search a scheme for this model; or, to apply the names as they "
+                "are, use UpdateScheme(scheme.shares)"
+            )
 
     def describe(self, graph: Graph) -> str:
         """The trainable set as a table: share, numbers trained, percentage of the whole model."""
@@ -146,8 +164,10 @@ class UpdateScheme:
 
     def to_json(self) -> str:
         """The scheme as JSON; `from_json` is the inverse."""
-        document = {"format": _FORMAT, "version": _VERSION, "parameters": dict(self.shares)}
-        return json.dumps(document, indent=1)
+        document: dict[str, object] = {"format": _FORMAT, "version": _VERSION}
+        if self.model:
+            document["model"] = self.model
+        return json.dumps({**document, "parameters": dict(self.shares)}, indent=1)
 
     @staticmethod
     def from_json(text: str) -> "UpdateScheme":
@@ -165,7 +185,10 @@ class UpdateScheme:
             )
         if not isinstance(document.get("parameters"), dict):
             raise SchemeError('expected "parameters" to map each parameter name to its share')
-        return UpdateScheme(document["parameters"])
+        model = document.get("model", "")
+        if not isinstance(model, str):
+            raise SchemeError(f'expected "model" to be the hash of a structure, got {model!r}')
+        return UpdateScheme(document["parameters"], model)
 
 
 # Presets: which part of a block matters most, by family

@@ -8,6 +8,7 @@ Names serve only to group: a block is a module with alike siblings (`layer4.0`, 
 model without such modules, or whose weights have no names, has one block for each weight.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -201,6 +202,16 @@ def _dependents(root: Value, order: Sequence[Value]) -> set[Value]:
         if any(v in found for v in value.inputs):
             found.add(value)
     return found
+
+
+def structure_hash(graph: Graph) -> str:
+    """16 hexadecimal digits for the shape of a model but its head: equal for the same model with
+    other weights, another number of classes, or another size of its inputs.
+    """
+    heads = {use.name for use in head(graph)}
+    found = [use for use in uses(graph).values() if use.name not in heads]
+    lines = [f"{u.name} {u.role} {u.axis} {graph.params[u.name].shape}" for u in found]
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
 # Blocks
