@@ -138,9 +138,9 @@ class UpdateScheme:
     def _check_model(self, graph: Graph) -> None:
         if self.model and (came := structure.structure_hash(graph)) != self.model:
             raise SchemeError(
-                f"the scheme was found for a model of structure {self.model}, this one's is {came}, "
-                "so its layers differ. Search a scheme for this model; or, to apply the names as they "
-                "are, use UpdateScheme(scheme.shares)"
+                f"the scheme was found for a model of structure {self.model}, this one's is "
+                f"{came}: its layers differ. Search a scheme for this model; or, to apply the "
+                "names as they are, use UpdateScheme(scheme.shares)"
             )
 
     def describe(self, graph: Graph) -> str:
