@@ -1,7 +1,7 @@
 """Everything that decides a program, before anything is made of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from pockengine.autodiff.objective import Loss, OwnOutput, as_loss
@@ -29,7 +29,8 @@ class Job:
     """Everything that decides a program. `selection` is the scheme, resolved for the graph.
 
     A step is given `batch` samples and computes `micro_batch` of them at a time. A gated program
-    trains of its scheme what `Session.set_gates` opens.
+    trains of its scheme what `Session.set_gates` opens, and its steps are those of a program for
+    that part alone (in f32: what is closed is not stored in bf16, as what is frozen is).
     """
 
     graph: Graph
@@ -85,6 +86,10 @@ class Job:
             tune,
             gated,
         )
+
+    def with_scheme(self, scheme: UpdateScheme) -> "Job":
+        """The same, for another scheme. Raises SchemeError for one that does not fit the model."""
+        return replace(self, scheme=scheme, selection=scheme.resolve(self.graph))
 
     @property
     def gates(self) -> dict[str, int | None]:
