@@ -30,8 +30,10 @@ def step(graph: Graph, *names: str) -> Graph:
     return prune(simplify(made))
 
 
-def block(kernel: int = 1, stride: int = 1, groups: int = 1, train: bool = False) -> Graph:
-    net, x = Net(norms_train=train), image(channels=4)
+def block(
+    kernel: int = 1, stride: int = 1, groups: int = 1, batch: int = 2, train: bool = False
+) -> Graph:
+    net, x = Net(norms_train=train), image(batch, channels=4)
     y = relu6(net.norm(net.conv(x, "before", 8), "first"))
     y = net.norm(net.conv(y, "conv", 8, kernel, stride, groups), "norm")
     mode = training_mode if train else inference_mode
@@ -44,11 +46,12 @@ def saved(graph: Graph) -> list[Value]:
     return [v for v in users if isinstance(v.op, Sub) and v.type.size > 8 and len(users[v]) > 1]
 
 
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(
     ("kernel", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 8)]
 )
-def test_nothing_before_the_norm_is_saved(kernel, stride, groups):
-    before = step(block(kernel, stride, groups))
+def test_nothing_before_the_norm_is_saved(kernel, stride, groups, batch):
+    before = step(block(kernel, stride, groups, batch))
     after = prune(gain_gradients(before))
     assert_same(before, after)
     assert (len(saved(before)), len(saved(after))) == (2, 0)

@@ -96,7 +96,8 @@ class _Search:
         product, mean = _unshaped(value.inputs[0]), value.inputs[1]
         conv = isinstance(product.op, Conv) and product.op.channels_last
         plain = product.op == MatMul(False, False) and product.inputs[1].type.rank == 2
-        by_channel = dgain.op.axes == _leading(value)  # type: ignore[attr-defined]
+        axes = dgain.op.axes  # type: ignore[attr-defined]
+        by_channel = dgain.type.size == value.shape[-1] and value.type.rank - 1 not in axes
         same = value.shape[-1] == product.shape[-1] and value.type.size == product.type.size
         vector = self.is_vector(mean, value.shape[-1]) and mean not in self.varying
         return (conv or plain) and by_channel and same and vector
