@@ -61,6 +61,8 @@ class Look:
                 f"mean and std are one number, or {count}, with std above 0; got {self.mean} and "
                 f"{self.std}"
             )
+        if not 0 <= self.background <= 255:
+            raise InputError(f"background is a grey from 0 to 255, got {self.background}")
 
     def read(self, path: Path) -> Array:
         """f32 (channels, height, width). Raises InputError, with the path, for a broken file."""
