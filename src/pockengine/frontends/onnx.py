@@ -107,7 +107,7 @@ def import_onnx(source: ModelSource, dims: Mapping[str, int] | None = None) -> G
     if free is not None and not dims:
         with suppress(PockError):
             graph, found = _Walk(model, folder).graph(free)
-            if not found and _keeps_samples_apart(graph):
+            if not found and _works_for_any_batch(graph):
                 return verify(graph)
     graph, found = _Walk(model, folder).graph(types)
     refuse(found)
@@ -197,7 +197,7 @@ def _with_free_batch(types: Mapping[str, TensorType]) -> dict[str, TensorType] |
     return {n: t.with_shape(BATCH, *t.shape[1:]) if t.rank else t for n, t in types.items()}
 
 
-def _keeps_samples_apart(graph: Graph) -> bool:
+def _works_for_any_batch(graph: Graph) -> bool:
     """Whether the batch is the first axis of all that depends on it and nothing reduces over it."""
     for value in graph.values():
         follows = [v for v in value.inputs if holds_batch(*v.shape)]
