@@ -21,7 +21,7 @@ contract: ## imports point one way
 unit: ## unit tests and laws, without the slow ones
 	$(PYTHON) -m pytest -n 2 -m "not slow"
 
-check: lint types contract unit ## everything a commit needs, in about two minutes
+check: lint types contract unit ## everything a commit needs, in two to four minutes
 
 test: ## all tests
 	$(PYTHON) -m pytest -n 2
