@@ -95,6 +95,21 @@ def test_unsupported_modes_are_listed_with_the_reason() -> None:
     assert (found.op, found.reason) == ("MaxPool", "its output 1 is used")
 
 
+def test_what_c_has_no_kernel_for_is_listed() -> None:
+    model = model_of(
+        nodes("a = MaxPool x\n b = Relu a\n y = Conv b w bias", a={"kernel_shape": [2, 2, 2]}),
+        {"x": ("float32", ["N", 3, 8, 8, 8])},
+        weights={"w": f32(4, 3, 3, 3, 3), "bias": f32(4)},
+    )
+    assert import_onnx(model).outputs
+    found = check_onnx(model)
+    assert [(f.op, f.node) for f in found] == [
+        ("MaxPool", "a = MaxPool x"),
+        ("Conv", "y = Conv b w bias"),
+    ]
+    assert {f.reason for f in found} == {"the C back end takes 1 or 2 spatial dims, not 3"}
+
+
 def test_a_supported_model_has_nothing_to_list() -> None:
     assert check_onnx(linear()) == []
 

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pockengine.compiler import plan_job
 from pockengine.errors import ImportModelError, UnsupportedError
 from pockengine.frontends.torch import check_torch, import_torch
 from pockengine.ir.graph import Const, Graph, State
 from pockengine.ir.interpret import interpret
 from pockengine.ir.rewrite import with_batch
 from pockengine.ir.types import BATCH
+from pockengine.job import Job
+from pockengine.target import Target
 
 
 class Net(nn.Module):
@@ -226,6 +229,38 @@ def test_all_unsupported_operators_are_reported_at_once() -> None:
 
 def test_a_supported_model_has_nothing_to_report() -> None:
     assert check_torch(nn.Linear(3, 2), torch.zeros(2, 3)) == []
+
+
+VOLUME, IMAGE, LINE = (torch.zeros(2, 3, *[8] * dims) for dims in (3, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "example", "target"),
+    [
+        (nn.Conv3d(3, 4, 3), VOLUME, "aten.conv3d.default"),
+        (nn.ConvTranspose3d(3, 4, 3), VOLUME, "aten.conv_transpose3d.input"),
+        (nn.MaxPool3d(2), VOLUME, "aten.max_pool3d.default"),
+        (nn.AdaptiveAvgPool3d(2), VOLUME, "aten.adaptive_avg_pool3d.default"),
+        (nn.LocalResponseNorm(3), IMAGE, "aten.avg_pool3d.default"),
+        (nn.BatchNorm3d(3), VOLUME, None),
+        (nn.Upsample(scale_factor=2), VOLUME, None),
+        (nn.LocalResponseNorm(3), LINE, None),
+    ],
+)
+def test_a_check_lists_what_c_has_no_kernel_for(
+    layer: nn.Module, example: Tensor, target: str | None
+) -> None:
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(layer(example)[0].numel(), 2))
+    graph, found = import_torch(model, example), check_torch(model, example)
+    job = Job.of(graph, "cross_entropy", "sgd", None, 2, Target.named("avx2"))
+    if target is None:
+        assert not found
+        plan_job(job)
+        return
+    assert [(f.op, f.source[:2]) for f in found] == [(target, "0 ")]
+    assert found[0].reason == "the C back end takes 1 or 2 spatial dims, not 3"
+    with pytest.raises(UnsupportedError, match="over 1 or 2"):
+        plan_job(job)
 
 
 def test_half_precision_is_refused_in_words() -> None:

@@ -55,8 +55,8 @@ from pockengine.frontends.onnx_read import (
     specification,
     tensor_array,
 )
-from pockengine.frontends.support import Unsupported, refuse
-from pockengine.ir.graph import Const, Graph, Input, Leaf, Param, leaf
+from pockengine.frontends.support import Unsupported, refuse, why_no_kernel
+from pockengine.ir.graph import Const, Graph, Input, Leaf, Param, leaf, topological
 from pockengine.ir.interpret import interpret
 from pockengine.ir.op import Array, Value
 from pockengine.ir.types import BATCH, TensorType, holds_batch
@@ -115,7 +115,7 @@ def import_onnx(source: ModelSource, dims: Mapping[str, int] | None = None) -> G
 
 
 def check_onnx(source: ModelSource, dims: Mapping[str, int] | None = None) -> list[Unsupported]:
-    """All that pockengine does not support in a model, in the order of its nodes.
+    """All that `import_onnx` would refuse, then what the C back end would; in the order of nodes.
 
     Raises ImportModelError as `import_onnx` does; when only `dims` are missing, operators that are
     unknown are still listed.
@@ -128,7 +128,8 @@ def check_onnx(source: ModelSource, dims: Mapping[str, int] | None = None) -> li
         if unknown:
             return unknown
         raise
-    return _Walk(model, folder).graph(types)[1]
+    walk = _Walk(model, folder)
+    return walk.graph(types)[1] + walk.without_kernel()
 
 
 def _prepared(source: ModelSource) -> tuple[onnx.ModelProto, Path | None]:
@@ -256,6 +257,7 @@ class _Walk:
         self.opset, self.specification = opset_of(model), specification(model)
         self.leaves = Leaves()
         self.items: dict[str, Item] = {"": None}
+        self.nodes: dict[str, onnx.NodeProto] = {}  # those translated, by name
         self.lost: dict[str, Unsupported | None] = {}  # names without an item, and why
         self.found: list[Unsupported] = []
         self.weight_names = _weight_names(model.graph.node)
@@ -274,6 +276,12 @@ class _Walk:
         graph = Graph(tuple(inputs), outputs)
         data = {name: self.leaves.data[name] for name in graph.leaves() if name not in types}
         return replace(graph, data=data), self.found
+
+    def without_kernel(self) -> list[Unsupported]:
+        """What could be imported, but not compiled to C."""
+        values = topological([v for v in self.items.values() if isinstance(v, Value)])
+        reasons = {v.source: why_no_kernel(v) for v in values if why_no_kernel(v)}
+        return [_unsupported(self.nodes[name], reason) for name, reason in reasons.items()]
 
     def add_initializers(self, tensors: Iterable[onnx.TensorProto]) -> None:
         for tensor in tensors:
@@ -323,6 +331,7 @@ class _Walk:
         self.lost |= dict.fromkeys(node.output)
 
     def _run_one(self, node: onnx.NodeProto) -> None:
+        self.nodes[_name(node)] = node
         try:
             check_node(node, self.specification)
             results = self._branch(node) if node.op_type == "If" else self._translated(node)

@@ -52,17 +52,21 @@ def import_torch(model: Model, example_inputs: Examples) -> Graph:
     Raises UnsupportedError with a table of everything that cannot be imported, and ImportModelError
     when torch.export cannot trace the model or a tensor is of an unknown dtype.
     """
-    graph, found = _imported(_source(model, example_inputs))
-    refuse(found)
+    graph, walk = _imported(_source(model, example_inputs))
+    refuse(walk.found)
     return verify(graph)
 
 
 def check_torch(model: Model, example_inputs: Examples) -> list[Unsupported]:
-    """Everything in the model that `import_torch` would refuse; empty when it can be imported."""
-    return _imported(_source(model, example_inputs))[1]
+    """Everything in the model that `import_torch` would refuse, then what the C back end would.
+
+    Raises ImportModelError as `import_torch` does.
+    """
+    _, walk = _imported(_source(model, example_inputs))
+    return walk.found + walk.without_kernel
 
 
-def _imported(source: _Source) -> tuple[Graph, list[Unsupported]]:
+def _imported(source: _Source) -> tuple[Graph, Walk]:
     reason = _why_fixed(source)
     if not reason:
         try:
@@ -90,11 +94,11 @@ def _why_fixed(source: _Source) -> str:
     return ""
 
 
-def _walked(source: _Source, batch: int | None) -> tuple[Graph, list[Unsupported]]:
+def _walked(source: _Source, batch: int | None) -> tuple[Graph, Walk]:
     program = _exported(source, batch)
     walk = Walk(program, dict(source.data), source.aliases)
     try:
-        return walk.graph(), walk.found
+        return walk.graph(), walk
     except BatchFixed:
         if batch is None:  # at a fixed batch every number is only a number
             raise ImportModelError(f"the example batch must not be a multiple of {BATCH}") from None

@@ -22,7 +22,7 @@ from pockengine.frontends import (
     torch_reduce,
     torch_shape,
 )
-from pockengine.frontends.support import Unsupported
+from pockengine.frontends.support import Unsupported, why_no_kernel
 from pockengine.frontends.torch_context import (
     DTYPES,
     Context,
@@ -65,12 +65,16 @@ def type_of_fake(value: object) -> TensorType | None:
 
 @dataclass
 class Walk:
-    """One walk over one program. `aliases` maps a tied tensor's other names to its first one."""
+    """One walk over one program. `aliases` maps a tied tensor's other names to its first one.
+
+    `found` is what cannot be imported, `without_kernel` what can be but not compiled to C.
+    """
 
     program: ExportedProgram
     data: dict[str, Array]
     aliases: Mapping[str, str]
     found: list[Unsupported] = field(default_factory=list)
+    without_kernel: list[Unsupported] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keys = tuple(self.data)
@@ -167,7 +171,7 @@ class Walk:
         try:
             return self._handled(node)
         except (Refused, GraphError) as error:
-            self._refuse(node, str(error))
+            self.found.append(_unsupported(node, str(error)))
             return self._stand_in(node)
 
     def _handled(self, node: Node) -> Any:
@@ -180,10 +184,7 @@ class Walk:
             raise Refused("it reads a result of an operator that pockengine does not compute")
         result = import_node(self.ctx, *args, **kwargs)
         _check(node, result, self.ctx.results)
-        return self._with_source(result, source_of(node))
-
-    def _refuse(self, node: Node, reason: str) -> None:
-        self.found.append(Unsupported(str(node.target), node.name, source_of(node), reason))
+        return self._with_source(result, node)
 
     def _stand_in(self, node: Node) -> Any:
         """Placeholders for the node's results, so that the walk finds what else is missing."""
@@ -193,18 +194,21 @@ class Walk:
         )
         return made if isinstance(node.meta.get("val"), list | tuple) else made[0]
 
-    def _with_source(self, result: Result, source: str) -> Any:
+    def _with_source(self, result: Result, node: Node) -> Any:
+        source = source_of(node)
         if isinstance(result, tuple | list):
-            return tuple(v if v is None else self._sourced(v, source) for v in result)
-        return self._sourced(result, source)
+            return tuple(v if v is None else self._sourced(v, node, source) for v in result)
+        return self._sourced(result, node, source)
 
-    def _sourced(self, value: Value, source: str) -> Value:
+    def _sourced(self, value: Value, node: Node, source: str) -> Value:
         if isinstance(value.op, Leaf):
             return value
         if value not in self.stamped:
-            inputs = tuple(self._sourced(v, source) for v in value.inputs)
+            inputs = tuple(self._sourced(v, node, source) for v in value.inputs)
             made = replace(value, inputs=inputs, source=value.source or source)
             self.stamped[value] = self.stamped[made] = made
+            if why_no_kernel(made):
+                self.without_kernel.append(_unsupported(node, why_no_kernel(made)))
         return self.stamped[value]
 
     def _folded(self, value: Value) -> Value:
@@ -218,6 +222,10 @@ class Walk:
         folded = self.ctx.const(array.astype(NUMPY[type_.dtype], copy=False))
         self.ctx.constants[folded] = array
         return folded
+
+
+def _unsupported(node: Node, reason: str) -> Unsupported:
+    return Unsupported(str(node.target), node.name, source_of(node), reason)
 
 
 def _is_none(x: object) -> bool:
