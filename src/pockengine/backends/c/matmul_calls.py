@@ -4,7 +4,7 @@ from dataclasses import replace
 from math import prod
 
 from pockengine.backends.c import sizes
-from pockengine.backends.c.call import Call, block_of
+from pockengine.backends.c.call import BLOCK, Call, block_of
 from pockengine.backends.c.matmul_splits import PARTS, by_columns, by_panels, by_parts, few_rows
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
@@ -14,6 +14,8 @@ from pockengine.target import Target
 
 FEW = 16  # rows for which reading B in place can be best
 SHALLOW = 64  # depth up to which reading and writing the result takes the most time
+TILES = 4  # of rows that pass over a panel together,
+MOST = 4 * BLOCK  # unless the result of so many is of more floats
 SMALL = 32768  # floats of a result of which there may be several copies
 
 
@@ -84,7 +86,12 @@ def _rows(value: Value, a: str, panels: str, target: Target) -> Call:
     (rows, columns), depth = value.shape, value.inputs[0].shape[1]
     to = f"out + b0 * {columns}, {columns}"
     body = f"pk_gemm({a} + b0 * {depth}, {depth}, {panels}, {depth}, {columns}, {to}, b1 - b0, 0);"
-    return Call(rows, (body,), block=block_of(columns, target.mr), variant="packed")
+    return Call(rows, (body,), block=_block(columns, target), variant="packed")
+
+
+def _block(columns: int, target: Target) -> int:
+    """Several tiles share what they read of B, as far as their rows stay in the cache."""
+    return max(block_of(columns, target.mr), min(TILES * target.mr, MOST // columns))
 
 
 def _packing(call: Call, value: Value, pack: str, target: Target) -> Call:

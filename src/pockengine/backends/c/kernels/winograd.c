@@ -149,18 +149,21 @@ static vf load_weights(const void *w, int bf16, idx at, idx n) {
 }
 
 /* taps[i][t] = tap t from input channels i0 + i to VW outputs from j on; zero beyond the channels.
- * Turned, w is [tap][o][c] and its taps run backwards. */
+ * Turned, w is [tap][o][c] and its taps run backwards. The weights of the next channels are fetched:
+ * they lie in short pieces, which a CPU does not read ahead. */
 static void load_taps(const pk_conv *g, int turned, const void *w, int bf16, idx i0, idx j,
                       vf taps[][9]) {
-  idx size = g->c * g->o;
+  idx size = g->c * g->o, step = turned ? g->c : g->o, bytes = bf16 ? 2 : sizeof(float);
   for (int t = 0; t < 9; t++) {
     vf square[POCK_VW];
     idx at = turned ? (8 - t) * size + j * g->c + i0 : t * size + i0 * g->o + j;
+    const char *ahead = (const char *)w + (at + POCK_VW * (turned ? 1 : step)) * bytes;
     for (idx k = 0; k < POCK_VW; k++) {
+      __builtin_prefetch(ahead + k * step * bytes, 0, 2);
       if (turned)
-        square[k] = j + k < g->o ? load_weights(w, bf16, at + k * g->c, g->c - i0) : (vf){};
+        square[k] = j + k < g->o ? load_weights(w, bf16, at + k * step, g->c - i0) : (vf){};
       else
-        square[k] = i0 + k < g->c ? load_weights(w, bf16, at + k * g->o, g->o - j) : (vf){};
+        square[k] = i0 + k < g->c ? load_weights(w, bf16, at + k * step, g->o - j) : (vf){};
     }
     if (turned) vf_transpose(square);
     for (int k = 0; k < POCK_VW; k++) taps[k][t] = square[k];
