@@ -33,9 +33,12 @@ WORKLOADS = {
         "mobilenetv2", 8, "MobileNetV2-1.0, 224x224, batch 8", micro_batch={"full": 2}
     ),
     "resnet50-b8": Workload("resnet50", 8, "ResNet-50, 224x224, batch 8"),
-    "bert-b8": Workload("bert", 8, "MiniLM-L6 (BERT, d 384), batch 8 x 128", image=False),
-    "bert-b8-parts": Workload(
-        "bert", 8, "the same, computed in parts", image=False, micro_batch={"full": 2, "sparse": 2}
+    "bert-b8": Workload(
+        "bert",
+        8,
+        "MiniLM-L6 (BERT, d 384), batch 8 x 128",
+        image=False,
+        micro_batch={"sparse": 4},
     ),
     "wrist-b16": Workload("wrist", 16, "the wrist demo's network, batch 16", image=False),
     "mobilenetv2-b8-batchstat": Workload(

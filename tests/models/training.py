@@ -63,7 +63,12 @@ def batches(entry: Entry) -> list[tuple[Inputs, Tensor]]:
 
 
 def compiled_run(
-    entry: Entry, graph: Graph, scheme: pe.UpdateScheme, target: pe.Target, lr: float
+    entry: Entry,
+    graph: Graph,
+    scheme: pe.UpdateScheme,
+    target: pe.Target,
+    lr: float,
+    micro_batch: int | None = None,
 ) -> Run:
     """The steps of a compiled program."""
     program = pe.compile(
@@ -72,6 +77,7 @@ def compiled_run(
         optimizer=pe.SGD(momentum=0.9),
         scheme=scheme,
         batch=BATCH,
+        micro_batch=micro_batch,
         target=target,
     )
     with pe.Session(program) as session:
