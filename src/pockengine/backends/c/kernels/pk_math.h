@@ -1,6 +1,6 @@
 /* pk_math.h - elementary functions without branches, so that a loop over them vectorises.
  *
- * Errors are a few units in the last place (pk_erf: 1e-7 absolute). Infinities and NaN behave as
+ * Errors are a few units in the last place (pk_erf: 1e-7, absolute). Infinities and NaN behave as
  * in the C library. Included by the kernels and by every generated unit.
  */
 #ifndef POCK_MATH_H
@@ -27,7 +27,8 @@ PK_MATH float pk_from_bits(int32_t i) {
 /* e^x = 2^n e^r with |r| <= ln(2) / 2; adding and subtracting 1.5 * 2^23 rounds to n. 2^n is
  * applied as two factors, so that results below the normal range are right. */
 PK_MATH float pk_exp(float x) {
-  float t = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
+  float t = x < -104.0f ? -104.0f : x;
+  t = t > 89.0f ? 89.0f : t;
   float shifted = t * 1.44269504f + 12582912.0f;
   int32_t n = pk_bits(shifted) - pk_bits(12582912.0f);
   float whole = shifted - 12582912.0f;
@@ -82,26 +83,20 @@ PK_MATH float pk_expm1(float x) {
 
 PK_MATH float pk_sigmoid(float x) { return 1.0f / (1.0f + pk_exp(-x)); }
 
-/* Polynomials fitted to erf(x) / x in x^2 on |x| <= 1, and to log erfc(x) on 1 <= |x| <= 4. */
+/* 1 - e^(t p(t)) with t = |x|; p is fitted to log erfc(t) / t on 0 <= t <= 4.
+ * At 4 erf is 1. */
 PK_MATH float pk_erf(float x) {
-  float a = fabsf(x), t = a > 4.0f ? 4.0f : a, z = x * x;
-  float near = 7.8824974e-05f;
-  near = near * z - 0.0008018855f;
-  near = near * z + 0.005189312f;
-  near = near * z - 0.026854329f;
-  near = near * z + 0.11283597f;
-  near = near * z - 0.37612626f;
-  near = near * z + 1.1283791f;
-  float tail = -1.3309391e-05f;
-  tail = tail * t + 0.00031757203f;
-  tail = tail * t - 0.0034368676f;
-  tail = tail * t + 0.022621986f;
-  tail = tail * t - 0.10331898f;
-  tail = tail * t - 0.63909334f;
-  tail = tail * t - 1.1259259f;
-  tail = tail * t - 0.0007569686f;
-  float far = copysignf(1.0f - pk_exp(tail), x);
-  return a < 1.0f ? x * near : far;
+  float t = fabsf(x);
+  t = t > 4.0f ? 4.0f : t;
+  float p = -3.1440188e-05f;
+  p = p * t + 0.00030880241f;
+  p = p * t - 0.0010324025f;
+  p = p * t - 0.00053693197f;
+  p = p * t + 0.019583959f;
+  p = p * t - 0.10291962f;
+  p = p * t - 0.63659775f;
+  p = p * t - 1.1283803f;
+  return copysignf(1.0f - pk_exp(t * p), x);
 }
 
 PK_MATH float pk_pow(float x, float y) { return powf(x, y); }
