@@ -10,7 +10,7 @@ from pockengine.target import Target
 
 KC = 384  # rows of a packed panel that one register tile passes over at once
 TN_KC = 256  # the same for products with A transposed,
-TN_NC = 256  # and the columns of B packed at once
+TN_NC = 512  # and the columns of B packed at once; half the rows where they are more than half
 CONV_K = 640  # values gathered for one pixel at once
 CONV_TAPS = 64  # kernel positions gathered at once
 CONV_DW_M = 256  # rows of a convolution's weight gradient computed at once
@@ -63,7 +63,8 @@ def conv_packed_size(taps: int, c: int, o: int, groups: int, target: Target) -> 
 
 def gemm_tn_scratch(columns: int, target: Target, depth: int = TN_KC) -> int:
     """Floats of scratch for pk_gemm_tn with N = columns and K = depth, or any K."""
-    return TN_KC * target.mr + packed_size(min(depth, TN_KC), min(columns, TN_NC), target)
+    rows = TN_KC // 2 if columns > TN_NC // 2 else TN_KC
+    return TN_KC * target.mr + packed_size(min(depth, rows), min(columns, TN_NC), target)
 
 
 def gemm_tn_mixed_scratch(wide_a: int, wide_b: int, columns: int, target: Target) -> int:

@@ -246,13 +246,15 @@ void pk_gemm_tn(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1
                 float *c, idx ldc, int accumulate, float *scratch) {
   float *ap = scratch, *bp = scratch + POCK_TN_KC * MR;
   int pack = m1 - m0 > 3 * MR || N % POCK_VW != 0; /* else B is read in place */
+  /* Of many columns fewer rows: a tile of A is packed for more panels, and B takes no more room. */
+  idx step = N > POCK_TN_NC / 2 ? POCK_TN_KC / 2 : POCK_TN_KC;
   for (idx n = 0; n < N; n += POCK_TN_NC) {
     idx cols = idx_min(POCK_TN_NC, N - n), k0 = 0;
     do {
-      idx k = idx_min(POCK_TN_KC, K - k0), k1 = k0 + POCK_TN_KC;
+      idx k = idx_min(step, K - k0), k1 = k0 + step;
       const float *from = b + k0 * ldb + n;
       tn_block t = {a + k0 * lda, from, lda, ldb, NR, k};
-      if (K - k1 >= POCK_TN_KC)
+      if (K - k1 >= step)
         t.next_a = a + k1 * lda + m0, t.next_b = b + k1 * ldb + n, t.next_ldb = ldb;
       if (pack) {
         pk_pack_b(from, ldb, 1, k, cols, bp, 0, ceil_div(cols, NR));
