@@ -263,6 +263,18 @@ def test_a_check_lists_what_c_has_no_kernel_for(
         plan_job(job)
 
 
+def test_batch_norms_without_a_momentum_are_refused_in_training() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3, momentum=None), nn.BatchNorm1d(3, momentum=None))
+    assert [(f.op, f.node) for f in check_torch(model, torch.zeros(2, 3))] == [
+        ("BatchNorm1d", "0"),
+        ("BatchNorm1d", "1"),
+    ]
+    message = r"2 x BatchNorm1d: momentum=None in training; set a momentum such as 0\.1"
+    with pytest.raises(UnsupportedError, match=message):
+        import_torch(model, torch.zeros(2, 3))
+    assert import_torch(model.eval(), torch.zeros(2, 3)).outputs
+
+
 def test_half_precision_is_refused_in_words() -> None:
     with pytest.raises(ImportModelError, match=r"'weight' is of torch.float16; .*model.float\(\)"):
         import_torch(nn.Linear(3, 2).half(), torch.zeros(2, 3))

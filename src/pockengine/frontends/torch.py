@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from pockengine.errors import ImportModelError
@@ -52,7 +53,9 @@ def import_torch(model: Model, example_inputs: Examples) -> Graph:
     Raises UnsupportedError with a table of everything that cannot be imported, and ImportModelError
     when torch.export cannot trace the model or a tensor is of an unknown dtype.
     """
-    graph, walk = _imported(_source(model, example_inputs))
+    source = _source(model, example_inputs)
+    refuse(_endless_averages(source.module))
+    graph, walk = _imported(source)
     refuse(walk.found)
     return verify(graph)
 
@@ -62,8 +65,23 @@ def check_torch(model: Model, example_inputs: Examples) -> list[Unsupported]:
 
     Raises ImportModelError as `import_torch` does.
     """
-    _, walk = _imported(_source(model, example_inputs))
+    source = _source(model, example_inputs)
+    found = _endless_averages(source.module)
+    if found:
+        return found
+    _, walk = _imported(source)
     return walk.found + walk.without_kernel
+
+
+def _endless_averages(module: torch.nn.Module) -> list[Unsupported]:
+    """Batch norms that average over all batches so far, which torch.export cannot trace."""
+    reason = "momentum=None in training; set a momentum such as 0.1, or call eval() on it"
+    return [
+        Unsupported(type(m).__name__, name, reason=reason)
+        for name, m in module.named_modules()
+        if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
+        if m.momentum is None
+    ]
 
 
 def _imported(source: _Source) -> tuple[Graph, Walk]:
