@@ -5,8 +5,9 @@
 Every stage is a pure function; each graph is verified, and an observer can print it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pockengine.autodiff.objective import Loss, OwnOutput
 from pockengine.autodiff.training import (
@@ -17,7 +18,9 @@ from pockengine.autodiff.training import (
 )
 from pockengine.backends import c, numpy
 from pockengine.errors import InputError
-from pockengine.ir.graph import Graph, Input, leaf
+from pockengine.ir.graph import Graph, Input, alike, leaf
+from pockengine.ir.memo import Memo
+from pockengine.ir.op import Value
 from pockengine.ir.rewrite import with_batch
 from pockengine.ir.schedule import Schedule
 from pockengine.ir.types import TensorType, holds_batch
@@ -100,21 +103,22 @@ class Planned:
     layouts: Layouts
 
 
-def plan_job(job: Job, observe: Observer | None = None) -> Planned:
+def plan_job(job: Job, observe: Observer | None = None, memo: Memo | None = None) -> Planned:
     """Builds, optimises, schedules and plans all entry points of a job.
 
     With a memory budget, and unless the job says how, a step is computed in as few parts as fit.
-    Kernels are measured for the plan that is chosen alone.
+    Kernels are measured for the plan that is chosen alone. With a `memo`, of jobs that differ in
+    their schemes alone, stages that were made before are not observed.
     """
-    budget, observe = job.target.memory_budget, observe or (lambda *_: None)
+    budget, observe, memo = job.target.memory_budget, observe or (lambda *_: None), memo or Memo()
     if job.micro_batch is not None:
         _check_parts(job)
-    found = _plan(job, observe)
+    found = _plan(job, observe, memo)
     if budget is not None and job.micro_batch is None and job.divisible:
         for size in (n for n in range(job.batch - 1, 0, -1) if job.batch % n == 0):
             if found.plan.arena_bytes <= budget:
                 break
-            tried = _plan(replace(job, micro_batch=size), observe)
+            tried = _plan(replace(job, micro_batch=size), observe, memo)
             found = min(found, tried, key=lambda p: p.plan.arena_bytes)
     check_budget(found.plan, budget)
     return _tuned(found) if job.tune else found
@@ -127,16 +131,17 @@ def build(planned: Planned) -> CompiledProgram:
     return make_program(planned.plan, code, planned.layouts, planned.job)
 
 
-def _plan(job: Job, observe: Observer) -> Planned:
+def _plan(job: Job, observe: Observer, memo: Memo) -> Planned:
     """The plan of a job, however large."""
-    graphs, layouts = build_graphs(job, observe)
+    graphs, layouts = build_graphs(job, observe, memo)
     if job.precision != "f32":
         graphs = _narrowed(graphs, job.precision, observe)
     if job.target.backend == "c":
-        graphs, layouts = prepack(graphs, layouts, job.target.nr)
-    in_parts = job.samples < job.batch
-    schedules = {name: schedule(graph, job.target, in_parts) for name, graph in graphs.items()}
-    return Planned(job, verify_plan(plan(schedules)), layouts)
+        graphs, layouts = prepack(graphs, layouts, job.target.nr, memo)
+    make = partial(schedule, target=job.target, in_parts=job.samples < job.batch)
+    schedules = {n: memo.of("schedule", g, partial(make, g)) for n, g in graphs.items()}
+    made = plan(schedules, memo)
+    return Planned(job, verify_plan(made) if memo.checks else made, layouts)
 
 
 def _tuned(planned: Planned) -> Planned:
@@ -184,81 +189,136 @@ def schedule(graph: Graph, target: Target, in_parts: bool = False) -> Schedule:
     return reorder(c.with_kernels(fuse(ready, c.row_length), target))
 
 
-def build_graphs(job: Job, observe: Observer) -> tuple[dict[str, Graph], Layouts]:
+def build_graphs(
+    job: Job, observe: Observer, memo: Memo | None = None
+) -> tuple[dict[str, Graph], Layouts]:
     """The graph of every entry point, by name, and the layouts in which they share the weights."""
-    changing = set(job.selection) | set(training_mode(job.graph).updates)
-    prefix, suffix, layouts = _split(job, changing, observe)
-    static = _at_batch(suffix, job.samples)
-    training = training_mode(static)
-    inference = inference_mode(static)
-    if not isinstance(job.loss, OwnOutput):
-        training = _weighed(training, job.samples)
-    forward, more = _forward(training, "train", job.target, changing, observe)
-    layouts |= more
-    still, more = _forward(inference, "predict", job.target, changing, observe)
+    memo = memo or Memo()
+    updated = memo.of("updated", job.graph, lambda: {*training_mode(job.graph).updates})
+    changing = frozenset(job.selection).union(updated)
+    split = _split(job, changing, observe, memo)
+    make = partial(_forwards, job, split, changing, observe, memo)
+    forwards = memo.of("forward", split, make, changing)
+    layouts = split.layouts | forwards.layouts
+    forward = forwards.training
     recipe = Recipe.of(job.loss, job.optimizer, job.selection, layouts, job.clip, job.gates)
     if job.accumulate == 1 and job.samples == job.batch:
         raw = {"train": training_graph(forward, recipe)}
     else:
         first, last = accumulating_graphs(forward, recipe)
         raw = {"train": last, "accumulate": first}
-    graphs = prefix | {name: _backward(g, name, changing, observe) for name, g in raw.items()}
-    judged = evaluation_graph(still, job.loss)
-    metrics = {n: v for n, v in judged.outputs.items() if n not in still.outputs or n == "loss"}
-    graphs["evaluate"] = verify(_cleaned(replace(judged, outputs=metrics), changing))
-    graphs["predict"] = still
-    return graphs, layouts | more
+    backward = {n: _backward(g, changing, _Watch(observe, memo, n)) for n, g in raw.items()}
+    rest = {"evaluate": forwards.evaluation, "predict": forwards.inference}
+    return split.entry | backward | rest, layouts
 
 
-def _split(
-    job: Job, changing: set[str], observe: Observer
-) -> tuple[dict[str, Graph], Graph, Layouts]:
-    """The entry point of the frozen prefix, if there is one, and the graph that is left."""
+class _Watch:
+    """Shows an observer the graphs of entry points after each stage, and verifies them."""
+
+    def __init__(self, observe: Observer, memo: Memo, *entries: str) -> None:
+        self.observe, self.memo, self.entries = observe, memo, entries
+        self.known: set[Value] = set()
+
+    def __call__(self, stage: str, graph: Graph) -> Graph:
+        for entry in self.entries:
+            self.observe(entry, stage, graph)
+        return verify(graph, self.known) if self.memo.checks else graph
+
+
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """The entry point of the frozen prefix, if there is one, and what is left for the others: as it
+    trains and as it predicts.
+    """
+
+    entry: dict[str, Graph]
+    layouts: Layouts
+    training: Graph
+    inference: Graph
+
+
+def _split(job: Job, changing: Set[str], observe: Observer, memo: Memo) -> _Split:
     prefix = frozen_prefix(job.graph, changing)
+    boundary = tuple(prefix.outputs.values()) if prefix else ()
+
+    def make() -> _Split:
+        entry, suffix, layouts = _cut(job, prefix, observe, memo)
+        static = _at_batch(suffix, job.samples)
+        training = training_mode(static)
+        if not isinstance(job.loss, OwnOutput):
+            training = _weighed(training, job.samples)
+        return _Split(entry, layouts, training, inference_mode(static))
+
+    return memo.get("split", (job.samples, boundary), make)
+
+
+def _cut(
+    job: Job, prefix: Graph | None, observe: Observer, memo: Memo
+) -> tuple[dict[str, Graph], Graph, Layouts]:
+    """The entry point of the prefix, and the graph that is left."""
     if prefix is None:
         return {}, job.graph, {}
     few = inference_mode(with_batch(prefix, micro_batch(prefix, job.samples)))
-    forward, layouts = _forward(few, "features", job.target, set(), observe)
+    forward, layouts = _forward(few, job.target, set(), _Watch(observe, memo, "features"))
     forward, perms = hand_over(forward)
     return {"features": forward}, without_prefix(job.graph, prefix, perms), layouts
 
 
+@dataclass(frozen=True, eq=False)
+class _Forwards:
+    """The forward graphs of what is left behind the prefix."""
+
+    training: Graph
+    inference: Graph
+    evaluation: Graph
+    layouts: Layouts
+
+
+def _forwards(
+    job: Job, split: _Split, changing: Set[str], observe: Observer, memo: Memo
+) -> _Forwards:
+    both = alike(split.training, split.inference)  # without dropout and batch statistics
+    entries = ("train", "predict") if both else ("train",)
+    target = job.target
+    forward, layouts = _forward(split.training, target, changing, _Watch(observe, memo, *entries))
+    still = forward
+    if not both:
+        watch = _Watch(observe, memo, "predict")
+        still, more = _forward(split.inference, target, changing, watch)
+        layouts |= more
+    judged = evaluation_graph(still, job.loss)
+    metrics = {n: v for n, v in judged.outputs.items() if n not in still.outputs or n == "loss"}
+    evaluation = verify(_cleaned(replace(judged, outputs=metrics), changing, memo))
+    return _Forwards(forward, still, evaluation, layouts)
+
+
 def _forward(
-    graph: Graph, entry: str, target: Target, changing: set[str], observe: Observer
+    graph: Graph, target: Target, changing: Set[str], seen: _Watch
 ) -> tuple[Graph, Layouts]:
     """The forward graph as it is differentiated: norms folded, channels last, products plain."""
     layouts: Layouts = {}
-
-    def seen(stage: str, made: Graph) -> Graph:
-        observe(entry, stage, made)
-        return verify(made)
-
-    graph = seen("wanted", push_slices(graph))
-    graph = seen("mode", simplify(graph))
-    graph = seen("fold", prune(fold(graph, changing)))  # knows channels-first only
+    memo = seen.memo
+    wanted = memo.of("wanted", graph, lambda: seen("wanted", push_slices(graph)))
+    graph = memo.of("mode", wanted, lambda: seen("mode", simplify(wanted)))
+    graph = seen("fold", prune(fold(graph, changing, memo)))  # knows channels-first only
     if target.backend == "c":
-        graph, layouts = channels_last(graph)
+        graph, layouts = channels_last(graph, memo)
         graph = seen("layout", prune(simplify(graph)))
         graph = seen("lower", prune(simplify(lower(graph))))  # so gradients come out lowered
-    return seen("forward", _cleaned(graph, changing)), layouts
+    return seen("forward", _cleaned(graph, changing, memo)), layouts
 
 
-def _backward(graph: Graph, entry: str, changing: set[str], observe: Observer) -> Graph:
+def _backward(graph: Graph, changing: Set[str], seen: _Watch) -> Graph:
     """A training graph with its slices pushed up and its truth values packed."""
-
-    def seen(stage: str, made: Graph) -> Graph:
-        observe(entry, stage, made)
-        return verify(made)
-
     graph = seen("autodiff", graph)
     graph = seen("slice", push_slices(graph))
-    graph = seen("simplify", _cleaned(graph, changing))
+    graph = seen("simplify", _cleaned(graph, changing, seen.memo))
     graph = seen("gains", prune(gain_gradients(graph)))
     return seen("masks", prune(pack_masks(graph)))
 
 
-def _cleaned(graph: Graph, changing: set[str]) -> Graph:
-    return prune(fold_constants(prune(simplify(graph)), changing | set(graph.updates)))
+def _cleaned(graph: Graph, changing: Set[str], memo: Memo) -> Graph:
+    return prune(fold_constants(prune(simplify(graph)), changing | graph.updates.keys(), memo))
 
 
 def _weighed(graph: Graph, batch: int) -> Graph:

@@ -89,7 +89,7 @@ class Target:
 
         Raises InputError where there is no target for it.
         """
-        count = _processors() if threads is None else threads
+        count = processors() if threads is None else threads
         return cls.named(host_name(), backend=backend, threads=count, memory_budget=memory_budget)
 
 
@@ -115,7 +115,8 @@ def _x86_name(cpuinfo: str) -> str:
     return "avx2" if flags >= _AVX2 else "sse"
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

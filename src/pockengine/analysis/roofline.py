@@ -179,14 +179,14 @@ class Stopwatch:
     def reset(self) -> None:
         """Forgets what was measured."""
         for name in self._planned.plan.entries:
-            self._seconds(name)[:] = 0
+            self.seconds(name)[:] = 0
 
     def roofline(self, entry: str, calls: int, peaks: Peaks) -> Roofline:
         """The report of the `calls` calls since the last reset."""
         times: list[StepTime] = []
         for name, runs in self._runs(entry).items():
             steps = self._planned.plan.entries[name].schedule.steps
-            each = zip(steps, self._seconds(name), strict=True)
+            each = zip(steps, self.seconds(name), strict=True)
             times += [
                 _step_time(name, n, step, runs, float(seconds) / calls)
                 for n, (step, seconds) in enumerate(each)
@@ -199,7 +199,8 @@ class Stopwatch:
         before = {FEATURES: self.program.signature.batch // prefix.samples} if prefix else {}
         return before | {entry: 1}
 
-    def _seconds(self, entry: str) -> Array:
+    def seconds(self, entry: str) -> Array:
+        """What each step of an entry point took since the last reset."""
         count = len(self._planned.plan.entries[entry].schedule.steps)
         return self._executable.step_seconds(entry, count)
 

@@ -13,8 +13,9 @@ Const never changes and has no name that a user knows (a folded weight). `update
 State to its value after the step. `data` holds the first contents of each Param, State and Const.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,12 +84,20 @@ class Graph:
 
     def values(self) -> list[Value]:
         """Every value that an output or update needs, operands first; inputs always included."""
-        return topological([*self.inputs, *self.outputs.values(), *self.updates.values()])
+        return list(self._order)
+
+    @cached_property
+    def _order(self) -> tuple[Value, ...]:
+        roots = [*self.inputs, *self.outputs.values(), *self.updates.values()]
+        return tuple(topological(roots))
 
     def leaves(self, kind: type[Leaf] = Leaf) -> dict[str, Value]:
         """The leaves of one kind that are in use, by name."""
-        found = (v for v in self.values() if isinstance(v.op, kind))
-        return {v.op.name: v for v in found}  # type: ignore[attr-defined]
+        return {v.op.name: v for v in self._leaves if isinstance(v.op, kind)}
+
+    @cached_property
+    def _leaves(self) -> tuple[Value, ...]:
+        return tuple(v for v in self._order if isinstance(v.op, Leaf))
 
     @property
     def params(self) -> dict[str, Value]:
@@ -96,14 +105,20 @@ class Graph:
 
     def users(self) -> dict[Value, list[Value]]:
         """For each value the values that read it (outputs and updates are not in the lists)."""
-        users: dict[Value, list[Value]] = {v: [] for v in self.values()}
+        users: dict[Value, list[Value]] = {v: [] for v in self._order}
         for value in users:
             for operand in value.inputs:
                 users[operand].append(value)
         return users
 
     def with_data(self, **arrays: Array) -> "Graph":
-        return replace(self, data={**self.data, **arrays})
+        return self.on_data({**self.data, **arrays})
+
+    def on_data(self, data: Mapping[str, Array]) -> "Graph":
+        """The same values, with `data` in the place of the graph's own."""
+        made = replace(self, data=data)
+        made.__dict__["_order"] = self._order
+        return made
 
     def __str__(self) -> str:
         from_text = [f"{name}={v.type}" for name, v in self.outputs.items()]
@@ -116,19 +131,31 @@ def topological(roots: Iterable[Value], known: Container[Value] = ()) -> list[Va
     Values in `known`, and what only they need, are left out.
     """
     order: dict[Value, None] = {}
-    stack: list[tuple[Value, Iterator[Value]]] = []
+    stack: list[Value] = []
     for root in roots:
-        if root not in order and root not in known:
-            stack.append((root, iter(root.inputs)))
+        if root not in known:
+            stack.append(root)
         while stack:
-            value, operands = stack[-1]
-            pending = next((v for v in operands if v not in order and v not in known), None)
-            if pending is not None:
-                stack.append((pending, iter(pending.inputs)))
-            else:
+            value = stack[-1]
+            if value in order:  # an operand twice, or of two values on the way
                 stack.pop()
-                order.setdefault(value)
+            elif pending := [v for v in value.inputs if v not in order and v not in known]:
+                stack += reversed(pending)
+            else:
+                order[stack.pop()] = None
     return list(order)
+
+
+def alike(a: Graph, b: Graph) -> bool:
+    """Whether two graphs compute the same in the same order, from leaves of the same names."""
+    return _numbered(a) == _numbered(b)
+
+
+def _numbered(graph: Graph) -> list[object]:
+    number = {value: i for i, value in enumerate(graph.values())}
+    rows: list[object] = [(str(v.op), v.source, *(number[x] for x in v.inputs)) for v in number]
+    roots = [(n, number[v]) for part in (graph.outputs, graph.updates) for n, v in part.items()]
+    return [*rows, [number[v] for v in graph.inputs], len(graph.outputs), roots]
 
 
 def persists(op: Op) -> bool:

@@ -1,7 +1,8 @@
 """The engines that passes use: rebuild a graph, apply rules to a fixed point, set the batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from operator import is_
 from typing import Any
 
 from pockengine.ir.graph import Graph, Leaf, topological
@@ -12,10 +13,23 @@ Rule = Callable[[Value], Value | None]
 """Gets a value whose operands are rewritten; returns its replacement, or None to keep it."""
 
 
+def only(*kinds: type[Op]) -> Callable[[Rule], Rule]:
+    """Marks a rule that matches no other operators than these, so that it is not tried on them."""
+
+    def mark(rule: Rule) -> Rule:
+        rule.kinds = kinds  # type: ignore[attr-defined]
+        return rule
+
+    return mark
+
+
 def rebuild(value: Value, inputs: Sequence[Value]) -> Value:
     """The same operator on other operands; the value itself when nothing changed."""
-    if all(a is b for a, b in zip(value.inputs, inputs, strict=True)):
+    old = value.inputs
+    if all(map(is_, old, inputs)):
         return value
+    if all(a.type == b.type for a, b in zip(old, inputs, strict=True)):
+        return Value(value.op, tuple(inputs), value.type, value.source)
     return value.op(*inputs, source=value.source)
 
 
@@ -34,6 +48,8 @@ def substitute(
     for value in graph.values():
         if value not in done:
             done[value] = change(rebuild(value, [done[v] for v in value.inputs]))
+    if all(new is old for old, new in done.items()):
+        return graph
     return replace(
         graph,
         inputs=tuple(done[v] for v in graph.inputs),
@@ -49,25 +65,40 @@ def rewrite(graph: Graph, rules: Sequence[Rule], limit: int = 100) -> Graph:
     rules go on with. Raises RuntimeError when one value is replaced more than `limit` times.
     """
     done: dict[Value, Value] = {}
+    matching = _Matching(rules)
 
-    def settle(root: Value) -> Value:
-        for value in topological([root], done):
-            current = rebuild(value, [done[v] for v in value.inputs])
-            for _ in range(limit):
-                following = next((r for rule in rules if (r := rule(current)) is not None), None)
-                if following is None:
-                    break
-                if all(v in done or v is current for v in following.inputs):
-                    current = rebuild(following, [done.get(v, v) for v in following.inputs])
-                else:
-                    current = settle(following)
-                    break
-            else:
-                raise RuntimeError(f"rules do not come to an end at {value}")
-            done[value] = done[current] = current
-        return done[root]
+    def settle_all(values: Iterable[Value]) -> None:
+        for value in values:
+            if value not in done:
+                current = settled(rebuild(value, [done[v] for v in value.inputs]))
+                done[value] = done[current] = current
 
-    return substitute(graph, {v: settle(v) for v in graph.values()})
+    def settled(value: Value) -> Value:
+        for _ in range(limit):
+            tried = matching[type(value.op)]
+            following = next((r for rule in tried if (r := rule(value)) is not None), None)
+            if following is None:
+                return value
+            if not all(v in done or v is value for v in following.inputs):
+                settle_all(topological([following], done))
+                return done[following]
+            value = rebuild(following, [done.get(v, v) for v in following.inputs])
+        raise RuntimeError(f"rules do not come to an end at {value}")
+
+    settle_all(graph.values())
+    return substitute(graph, done)
+
+
+class _Matching(dict[type[Op], list[Rule]]):
+    """The rules that may match an operator, in their order."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        super().__init__()
+        self.rules = rules
+
+    def __missing__(self, kind: type[Op]) -> list[Rule]:
+        found = [r for r in self.rules if issubclass(kind, getattr(r, "kinds", Op))]
+        return self.setdefault(kind, found)
 
 
 def with_batch(graph: Graph, batch: int) -> Graph:

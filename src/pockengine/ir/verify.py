@@ -6,13 +6,20 @@ from pockengine.ir.op import Value
 from pockengine.ir.types import holds_batch, type_of
 
 
-def verify(graph: Graph) -> Graph:
-    """Returns `graph` unchanged, or raises GraphError at the first value that breaks a rule."""
+def verify(graph: Graph, known: set[Value] | None = None) -> Graph:
+    """Returns `graph` unchanged, or raises GraphError at the first value that breaks a rule.
+
+    The types of the values in `known` were found right before; those of this graph join them.
+    """
     leaves: dict[str, Value] = {}
-    for value in graph.values():
+    values = graph.values()
+    for value in values if known is None else (v for v in values if v not in known):
         _check_type(value)
-        if isinstance(value.op, Leaf):
-            _check_leaf(graph, value, value.op, leaves)
+    for leaf in values:
+        if isinstance(leaf.op, Leaf):
+            _check_leaf(graph, leaf, leaf.op, leaves)
+    if known is not None:
+        known.update(values)
     for name, value in graph.updates.items():
         _check_update(name, value, leaves)
     return graph

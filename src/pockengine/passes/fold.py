@@ -11,12 +11,14 @@ folded weight beside its original. It runs before passes/layout.py, on channels-
 """
 
 import hashlib
-from collections.abc import Callable, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Set
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from pockengine.ir.graph import Const, Gate, Graph, Input, Leaf, leaf, topological
+from pockengine.ir.memo import ARRAYS, Memo
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import rebuild, substitute
 from pockengine.ir.types import NUMPY, type_of
@@ -28,9 +30,9 @@ from pockengine.ops.matmul import MatMul
 SLACK = 4096  # bytes by which a family of folded values may grow: vectors of one number a channel
 
 
-def fold(graph: Graph, changing: Set[str]) -> Graph:
+def fold(graph: Graph, changing: Set[str], memo: Memo | None = None) -> Graph:
     """Folds norms into weights, then constants. Results and gradients stay, but for rounding."""
-    return fold_constants(fold_scales(graph, changing), changing)
+    return fold_constants(fold_scales(graph, changing), changing, memo)
 
 
 def frozen_values(graph: Graph, changing: Set[str]) -> set[Value]:
@@ -170,10 +172,11 @@ class _Family:
     leaves: set[Value]
 
 
-def fold_constants(graph: Graph, changing: Set[str]) -> Graph:
+def fold_constants(graph: Graph, changing: Set[str], memo: Memo | None = None) -> Graph:
     """Replaces frozen values by Consts wherever the bytes that stay in memory do not grow.
 
     A Const is named by its contents, so that entry points which fold the same weight share it.
+    `memo` keeps what was computed.
     """
     frozen = frozen_values(graph, changing)
     users = graph.users()
@@ -187,13 +190,12 @@ def fold_constants(graph: Graph, changing: Set[str]) -> Graph:
     chosen = [v for f in families if _pays(f, stays) for v in f.results]
     data, consts = dict(graph.data), graph.leaves(Const)
     replacements: dict[Value, Value] = {}
-    for value, array in zip(chosen, _evaluate(chosen, graph), strict=True):
-        name = constant_name(array)
+    for value, (name, array) in zip(chosen, _evaluate(chosen, graph, memo or Memo()), strict=True):
         data[name] = array
         replacements[value] = consts.setdefault(name, leaf(Const, name, array))
     folded = substitute(graph, replacements)
     used = folded.leaves(Leaf)
-    return replace(folded, data={k: v for k, v in data.items() if k in used})
+    return folded.on_data({k: v for k, v in data.items() if k in used})
 
 
 def constant_name(array: Array) -> str:
@@ -225,8 +227,10 @@ def _pays(family: _Family, stays: Callable[[Value], bool]) -> bool:
     return sum(v.type.nbytes for v in family.results) <= freed + SLACK
 
 
-def _evaluate(values: list[Value], graph: Graph) -> list[Array]:
+def _evaluate(values: list[Value], graph: Graph, memo: Memo) -> list[tuple[str, Array]]:
+    """The name and the contents of each value."""
     known: dict[Value, Array] = {}
+    keys: dict[Value, Hashable] = {}  # the operators, and the very arrays that they are applied to
 
     def compute(value: Value) -> Array:
         if value not in known:
@@ -237,4 +241,12 @@ def _evaluate(values: list[Value], graph: Graph) -> list[Array]:
                 known[value] = np.array(result, NUMPY[value.dtype], order="C")
         return known[value]
 
-    return [compute(v) for v in values]
+    def made(value: Value) -> tuple[str, Array, list[Array]]:
+        array = compute(value)
+        return constant_name(array), array, [graph.data[v.op.name] for v in _leaves_of(value)]  # type: ignore[attr-defined]
+
+    for value in topological(values):
+        own = id(graph.data[value.op.name]) if isinstance(value.op, Leaf) else str(value.op)
+        keys[value] = (own, *(keys[v] for v in value.inputs))
+    found = (memo.get("constant", keys[v], partial(made, v), ARRAYS) for v in values)
+    return [(name, array) for name, array, _ in found]

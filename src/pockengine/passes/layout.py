@@ -8,13 +8,15 @@ several pixels is flattened. It runs before autodiff: the backward pass is born 
 """
 
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 import numpy as np
 
-from pockengine.ir.graph import Const, Graph, Param, leaf
+from pockengine.ir.graph import Const, Graph, Leaf, Param, leaf
+from pockengine.ir.memo import ARRAYS, Memo
 from pockengine.ir.op import Array, Value
-from pockengine.ir.rewrite import Rule, rewrite, substitute, transform
+from pockengine.ir.rewrite import Rule, only, rewrite, substitute, transform
 from pockengine.ir.types import Shape
 from pockengine.ops.conv import Conv, ConvInputGrad
 from pockengine.ops.index import Take
@@ -38,9 +40,9 @@ WEIGHTED = (Conv, ConvInputGrad)
 SPATIAL = (AvgPool, MaxPool, AdaptiveAvgPool, AdaptiveMaxPool, Resize)
 
 
-def channels_last(graph: Graph) -> tuple[Graph, Layouts]:
+def channels_last(graph: Graph, memo: Memo | None = None) -> tuple[Graph, Layouts]:
     """The channels-last graph, and for each Param whose axes moved: new = old.transpose(perm)."""
-    graph, layouts = _permute_weights(graph)
+    graph, layouts = _permute_weights(graph, memo or Memo())
     return rewrite(transform(graph, _convert), RULES), layouts
 
 
@@ -59,7 +61,7 @@ def inverse(perm: Shape) -> Shape:
     return tuple(int(i) for i in np.argsort(perm))
 
 
-def _permute_weights(graph: Graph) -> tuple[Graph, Layouts]:
+def _permute_weights(graph: Graph, memo: Memo) -> tuple[Graph, Layouts]:
     """Stores weights of channels-first convolutions channels-last; readers see them as before."""
     layouts: Layouts = {}
     leaves: dict[Value, Value] = {}
@@ -70,13 +72,20 @@ def _permute_weights(graph: Graph) -> tuple[Graph, Layouts]:
         w = value.inputs[1]
         if isinstance(w.op, (Param, Const)) and w not in leaves:
             perm = weight_order(w.type.rank)
-            array = np.ascontiguousarray(graph.data[w.op.name].transpose(perm))
-            name = constant_name(array) if isinstance(w.op, Const) else w.op.name
+            old = graph.data[w.op.name]
+            make = partial(_permuted, w.op, old, perm)
+            name, array = memo.of("permuted", old, make, w.op.name, limit=ARRAYS)
             leaves[w] = Transpose(inverse(perm))(leaf(type(w.op), name, array))
             data[name] = array
             if isinstance(w.op, Param):
                 layouts[name] = perm
     return substitute(graph.with_data(**data), leaves), layouts
+
+
+def _permuted(op: Leaf, old: Array, perm: Shape) -> tuple[str, Array]:
+    """The name and the contents of a weight whose axes move."""
+    array = np.ascontiguousarray(old.transpose(perm))
+    return constant_name(array) if isinstance(op, Const) else op.name, array
 
 
 def _convert(value: Value) -> Value:
@@ -123,6 +132,7 @@ def _moved(operand: Value, perm: Shape, result: Value) -> Value | None:
     return Transpose(inverse(perm))(Reshape(shape)(operand))
 
 
+@only(Sum, Mean, Max, Min, Prod, BatchMean, BatchVariance)
 def sink_reduction(value: Value) -> Value | None:
     """Mean(axes)(T(x)) -> T(Mean(perm of axes)(x)), without the axes that are gone"""
     op, perm = value.op, _operand_perm(value)
@@ -142,6 +152,7 @@ def _without(perm: Shape, axes: Shape) -> Shape:
     return tuple(sorted(left).index(p) for p in left)
 
 
+@only(Softmax, LogSoftmax, CumSum, Slice, Take)
 def sink_one_axis(value: Value) -> Value | None:
     """Softmax(axis)(T(x)) -> T(Softmax(perm of axis)(x)), and others that name one axis"""
     perm = _operand_perm(value)
@@ -151,6 +162,7 @@ def sink_one_axis(value: Value) -> Value | None:
     return Transpose(perm)(op(*_under(value), source=value.source))
 
 
+@only(ArgMax)
 def sink_argmax(value: Value) -> Value | None:
     """ArgMax(axis)(T(x)) -> T(ArgMax(perm of axis)(x)), without the axis that is gone"""
     perm = _operand_perm(value)
@@ -161,6 +173,7 @@ def sink_argmax(value: Value) -> Value | None:
     return Transpose(perm if value.op.keepdims else _without(perm, (axis,)))(best)
 
 
+@only(Normalize, RmsNormalize, Flip)
 def sink_many_axes(value: Value) -> Value | None:
     """Normalize(axes)(T(x)) -> T(Normalize(perm of axes)(x)), and Flip"""
     perm = _operand_perm(value)
@@ -172,6 +185,7 @@ def sink_many_axes(value: Value) -> Value | None:
     return Transpose(perm)(op(*_under(value), source=value.source))
 
 
+@only(Pad)
 def sink_pad(value: Value) -> Value | None:
     """Pad(low, high)(T(x)) -> T(Pad(moved low, moved high)(x))"""
     perm = _operand_perm(value)
@@ -183,6 +197,7 @@ def sink_pad(value: Value) -> Value | None:
     return Transpose(perm)(op(*_under(value), source=value.source))
 
 
+@only(Concat)
 def sink_concat(value: Value) -> Value | None:
     """Concat(axis)(T(x), T(y)) -> T(Concat(perm of axis)(x, y)); up to half of it may be moved"""
     if not isinstance(value.op, Concat):
@@ -199,6 +214,7 @@ def sink_concat(value: Value) -> Value | None:
     return Transpose(perm)(op(*moved, source=value.source))
 
 
+@only(CrossEntropy)
 def sink_cross_entropy(value: Value) -> Value | None:
     """CrossEntropy(axis)(T(x), labels) -> CrossEntropy(perm of axis)(x, labels), labels in order"""
     perm = _operand_perm(value)
@@ -211,6 +227,7 @@ def sink_cross_entropy(value: Value) -> Value | None:
     return replace(value.op, axis=axis)(*_under(value), source=value.source)
 
 
+@only(Reshape)
 def sink_reshape(value: Value) -> Value | None:
     """Reshape(T(x)) -> T'(Reshape(x)): each block of axes that is split or joined moves as a whole
 

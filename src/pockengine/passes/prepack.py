@@ -10,8 +10,10 @@ runs on all entry points together, which share the weights, and after autodiff.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from pockengine.ir.graph import Const, Graph, Leaf, Param, leaf
+from pockengine.ir.memo import ARRAYS, Memo
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import substitute
 from pockengine.ir.types import Shape
@@ -26,13 +28,23 @@ TURNED = (1, 0)
 
 
 def prepack(
-    graphs: Mapping[str, Graph], layouts: Layouts, width: int
+    graphs: Mapping[str, Graph], layouts: Layouts, width: int, memo: Memo | None = None
 ) -> tuple[dict[str, Graph], Layouts]:
     """The graphs with weights in panels of `width` columns, and the layouts before the packing."""
+    memo = memo or Memo()
     made = {name: weight for name, weight in _weights(graphs).items() if weight.pays(width)}
-    data = {name: weight.panels(width) for name, weight in made.items()}
+    data = {
+        name: memo.of(
+            "panels", weight.array, partial(weight.panels, width), weight.turned, limit=ARRAYS
+        )
+        for name, weight in made.items()
+    }
     turned = {name: TURNED for name, weight in made.items() if weight.turned}
-    packed = {name: _packed(graph, made, data) for name, graph in graphs.items()}
+    which = frozenset((name, name in turned) for name in made)
+    packed = {
+        name: memo.of("packed", graph, partial(_packed, graph, made, data), which)
+        for name, graph in graphs.items()
+    }
     return packed, layouts | {name: _after(layouts.get(name), TURNED) for name in turned}
 
 
@@ -109,10 +121,11 @@ def _matrix(shape: Shape) -> Shape:
 
 def _packed(graph: Graph, weights: Mapping[str, _Weight], data: Mapping[str, Array]) -> Graph:
     replacements: dict[Value, Value] = {}
+    users = graph.users()
     for name, value in graph.leaves().items():
         if name in weights:
             assert isinstance(value.op, Leaf)
-            source = next(user.source for user in graph.users()[value])
+            source = next(user.source for user in users[value])
             packed = leaf(type(value.op), name, data[name])
             whole = FromPanels(weights[name].shape)(packed, source=source)
             replacements[value] = Transpose(TURNED)(whole) if weights[name].turned else whole

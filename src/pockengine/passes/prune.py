@@ -5,8 +5,6 @@
 What no output or update needs is gone by itself, because a graph is what its roots can reach.
 """
 
-from dataclasses import replace
-
 from pockengine.ir.graph import Graph, Leaf
 from pockengine.ir.op import Value
 from pockengine.ir.rewrite import transform
@@ -32,4 +30,4 @@ def share(graph: Graph) -> Graph:
 def drop_data(graph: Graph) -> Graph:
     """The graph without the data of leaves that are not in use."""
     names = graph.leaves(Leaf)
-    return replace(graph, data={k: v for k, v in graph.data.items() if k in names})
+    return graph.on_data({k: v for k, v in graph.data.items() if k in names})

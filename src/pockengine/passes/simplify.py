@@ -15,7 +15,7 @@ import numpy as np
 
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Op, Value
-from pockengine.ir.rewrite import Rule, rewrite
+from pockengine.ir.rewrite import Rule, only, rewrite
 from pockengine.ir.types import NUMPY, Shape
 from pockengine.ops.constant import Full
 from pockengine.ops.conv import Conv
@@ -47,6 +47,7 @@ def full_like(value: Value, number: float | int | bool) -> Value:
 # ---- shapes --------------------------------------------------------------------------------------
 
 
+@only(Reshape, BroadcastTo, Cast, Pad, Concat)
 def same_shape(value: Value) -> Value | None:
     """Reshape, BroadcastTo, Cast, Pad or Concat that changes nothing -> its operand"""
     if isinstance(value.op, (Reshape, BroadcastTo, Cast, Pad, Concat)) and len(value.inputs) == 1:
@@ -54,6 +55,7 @@ def same_shape(value: Value) -> Value | None:
     return None
 
 
+@only(Reshape)
 def reshape_twice(value: Value) -> Value | None:
     """Reshape(Reshape(x)) -> Reshape(x)"""
     if isinstance(value.op, Reshape) and isinstance(value.inputs[0].op, Reshape):
@@ -61,6 +63,7 @@ def reshape_twice(value: Value) -> Value | None:
     return None
 
 
+@only(BroadcastTo)
 def broadcast_twice(value: Value) -> Value | None:
     """BroadcastTo(BroadcastTo(x)) -> BroadcastTo(x)"""
     if isinstance(value.op, BroadcastTo) and isinstance(value.inputs[0].op, BroadcastTo):
@@ -68,6 +71,7 @@ def broadcast_twice(value: Value) -> Value | None:
     return None
 
 
+@only(Transpose)
 def transpose_twice(value: Value) -> Value | None:
     """Transpose(q)(Transpose(p)(x)) -> Transpose(p after q)(x)"""
     if isinstance(value.op, Transpose) and isinstance(value.inputs[0].op, Transpose):
@@ -77,6 +81,7 @@ def transpose_twice(value: Value) -> Value | None:
     return None
 
 
+@only(Transpose)
 def transpose_in_order(value: Value) -> Value | None:
     """Transpose that leaves the axes longer than 1 in their order -> Reshape"""
     if isinstance(value.op, Transpose):
@@ -87,6 +92,7 @@ def transpose_in_order(value: Value) -> Value | None:
     return None
 
 
+@only(Slice)
 def slice_everything(value: Value) -> Value | None:
     """Slice of a whole axis -> x"""
     if isinstance(value.op, Slice) and value.type == value.inputs[0].type:
@@ -94,6 +100,7 @@ def slice_everything(value: Value) -> Value | None:
     return None
 
 
+@only(Slice)
 def slice_twice(value: Value) -> Value | None:
     """Slice(Slice(x)) along one axis -> Slice(x)"""
     inner = value.inputs[0] if isinstance(value.op, Slice) else value
@@ -108,6 +115,7 @@ def slice_twice(value: Value) -> Value | None:
     return op(*inner.inputs, source=value.source)
 
 
+@only(Sum, Mean, Max, Min, Prod)
 def reduce_nothing(value: Value) -> Value | None:
     """Sum, Mean, Max, Min or Prod over axes of size 1 -> Reshape(x)"""
     if isinstance(value.op, (Sum, Mean, Max, Min, Prod)):
@@ -130,6 +138,7 @@ def broadcast_operand(value: Value) -> Value | None:
     return None if operands == list(value.inputs) else value.op(*operands, source=value.source)
 
 
+@only(MatMul)
 def transpose_in_product(value: Value) -> Value | None:
     """Transpose of the last two axes, then MatMul -> MatMul that reads it transposed
 
@@ -152,6 +161,7 @@ def swapped(rank: int) -> Shape:
     return (*range(rank - 2), rank - 1, rank - 2)
 
 
+@only(Conv)
 def pad_in_window(value: Value) -> Value | None:
     """Conv(Pad(x)) -> Conv(x) with more padding, where the spatial axes are padded with zeros"""
     inner = value.inputs[0] if isinstance(value.op, Conv) else value
@@ -171,6 +181,7 @@ def pad_in_window(value: Value) -> Value | None:
 # ---- numbers -------------------------------------------------------------------------------------
 
 
+@only(Reshape, BroadcastTo, Transpose)
 def full_moved(value: Value) -> Value | None:
     """Reshape, BroadcastTo or Transpose of a Full -> Full"""
     if isinstance(value.op, (Reshape, BroadcastTo, Transpose)):
@@ -192,6 +203,7 @@ def full_computed(value: Value) -> Value | None:
     return full_like(value, np.asarray(result).astype(NUMPY[value.dtype]).item())
 
 
+@only(*NEUTRAL)
 def neutral(value: Value) -> Value | None:
     """x + 0, 0 + x, x - 0, x * 1, 1 * x, x / 1 -> x"""
     number = NEUTRAL.get(type(value.op))
@@ -203,6 +215,7 @@ def neutral(value: Value) -> Value | None:
     return y if value.op.commutative and uniform(x) == number and y.type == value.type else None
 
 
+@only(Add, Mul)
 def number_second(value: Value) -> Value | None:
     """2 * x -> x * 2"""
     if isinstance(value.op, (Add, Mul)):
@@ -212,6 +225,7 @@ def number_second(value: Value) -> Value | None:
     return None
 
 
+@only(Add, Mul)
 def numbers_twice(value: Value) -> Value | None:
     """(x * 2) * 3 -> x * 6, (x + 2) + 3 -> x + 5"""
     if not isinstance(value.op, (Add, Mul)) or type(value.inputs[0].op) is not type(value.op):
@@ -224,6 +238,7 @@ def numbers_twice(value: Value) -> Value | None:
     return value.op(inner_x, Full((), value.dtype, number)(), source=value.source)
 
 
+@only(Neg)
 def negate_twice(value: Value) -> Value | None:
     """-(-x) -> x"""
     if isinstance(value.op, Neg) and isinstance(value.inputs[0].op, Neg):
@@ -231,6 +246,7 @@ def negate_twice(value: Value) -> Value | None:
     return None
 
 
+@only(Where)
 def where_known(value: Value) -> Value | None:
     """Where(True, a, b) -> a, Where(False, a, b) -> b"""
     if isinstance(value.op, Where):

@@ -6,16 +6,16 @@ taken. While it is larger than the largest live set, blocks that ended on top ar
 another try.
 """
 
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 RETRIES = 24
 
-Offsets = NDArray[np.int64]
+Placed = tuple[int, int, int, int]  # start, end, and the first and last time
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,33 +96,39 @@ def _fullest_times(blocks: Sequence[Block]) -> list[int]:
 def _first_fit(blocks: Sequence[Block], order: Sequence[int]) -> Placement:
     """Places blocks in `order`, each into the lowest gap that is free during all of its life."""
     offsets = [0] * len(blocks)
-    first, last, start, end = (np.empty(len(blocks), np.int64) for _ in range(4))
-    for count, number in enumerate(order):
+    placed: list[Placed] = []  # by their starts
+    for number in order:
         block = blocks[number]
-        same_time = (first[:count] <= block.last) & (last[:count] >= block.first)
-        offset = _lowest_gap(start[:count][same_time], end[:count][same_time], block.size)
-        offsets[number] = offset
-        first[count], last[count] = block.first, block.last
-        start[count], end[count] = offset, offset + block.size
-    return Placement(tuple(offsets), int(end.max(initial=0)))
+        offset = offsets[number] = _lowest_gap(placed, block.size, block.first, block.last)
+        insort(placed, (offset, offset + block.size, block.first, block.last))
+    return Placement(tuple(offsets), max((end for _, end, _, _ in placed), default=0))
 
 
-def _lowest_gap(start: Offsets, end: Offsets, size: int) -> int:
-    """The lowest offset at which `size` bytes fit between the intervals from `start` to `end`."""
-    order = np.argsort(start, kind="stable")
-    # Where the bytes in use before each interval end, in the order of the intervals' starts.
-    free_from = np.concatenate([[0], np.maximum.accumulate(end[order])])
-    fits = np.flatnonzero(start[order] - free_from[:-1] >= size)
-    return int(free_from[fits[0]] if fits.size else free_from[-1])
+def _lowest_gap(
+    placed: Iterable[tuple[int, int, int, int]], size: int, born: int, dies: int
+) -> int:
+    """The lowest offset at which `size` bytes are free from time `born` to time `dies`."""
+    free = 0  # where the bytes in use so far end
+    for start, end, first, last in placed:
+        if first <= dies and last >= born:
+            if start - free >= size:
+                return free
+            if end > free:
+                free = end
+    return free
 
 
 def _retry(blocks: Sequence[Block], best: Placement, bound: int) -> Placement:
     """Tries again with the blocks that reach the top placed first, a fixed number of times."""
     order = sorted(range(len(blocks)), key=lambda i: (-blocks[i].size, blocks[i].first))
     found = _first_fit(blocks, order)
+    tried: set[tuple[int, ...]] = set()
     for _ in range(RETRIES):
         top = {i for i in order if found.offsets[i] + blocks[i].size == found.size}
         order = [i for i in order if i in top] + [i for i in order if i not in top]
+        if tuple(order) in tried:
+            break  # from here on it would go round in circles
+        tried.add(tuple(order))
         found = _first_fit(blocks, order)
         best = found if found.size < best.size else best
         if best.size == bound:

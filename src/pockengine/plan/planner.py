@@ -14,6 +14,7 @@ from typing import Literal
 
 from pockengine.errors import GraphError, MemoryBudgetError
 from pockengine.ir.graph import Const, Feature, Input, Leaf, Param, State, persists
+from pockengine.ir.memo import Memo
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, check_schedule, storage
 from pockengine.plan.arena import Block, aligned, largest_live, place
@@ -92,16 +93,17 @@ class Plan:
         return self.slot(entry, value).offset
 
 
-def plan(schedules: Mapping[str, Schedule]) -> Plan:
+def plan(schedules: Mapping[str, Schedule], memo: Memo | None = None) -> Plan:
     """The memory plan of a program with these entry points, in the order of their steps.
 
+    `memo` keeps the offsets of blocks that were placed before.
     Raises GraphError when a schedule reads what it has not stored, or two entry points disagree on
     the type of a leaf.
     """
     persistent = _place_persistent(schedules)
     base = aligned(max((slot.end for slot in persistent.values()), default=0))
     entries = {
-        name: _plan_entry(check_schedule(schedule), persistent, base)
+        name: _plan_entry(check_schedule(schedule), persistent, base, memo or Memo())
         for name, schedule in schedules.items()
     }
     size = max((entry.end for entry in entries.values()), default=base)
@@ -157,11 +159,14 @@ def _leaf_kind(schedule: Schedule, value: Value) -> Kind:
     return "trained" if leaf_name(value) in schedule.graph.updates else "frozen"
 
 
-def _plan_entry(schedule: Schedule, persistent: Mapping[str, Slot], base: int) -> EntryPlan:
+def _plan_entry(
+    schedule: Schedule, persistent: Mapping[str, Slot], base: int, memo: Memo
+) -> EntryPlan:
     lives = lifetimes(schedule)
     host = hosts(schedule, lives)
     blocks = _blocks(schedule, lives, host)
-    placement = place(list(blocks.values()))
+    needed = tuple(blocks.values())
+    placement = memo.get("placement", needed, lambda: place(needed))
     offset = {key: base + o for key, o in zip(blocks, placement.offsets, strict=True)}
     kinds = _value_kinds(schedule, lives)
     slots = {v: Slot(offset[host[v]], v.type.nbytes, kinds[v]) for v in lives}

@@ -1,0 +1,342 @@
+"""How long a step takes, without compiling it: from the measured steps of a few other schemes.
+
+    calibration = calibrate(job, schemes)             compiles and times each of them here
+    calibration.step_seconds(plan, job)               the same model, batch and target
+
+A step that some measured program had too, the same operators on the same shapes by the same
+kernel, has the time that it took there. One that none had is estimated: by a model of its kind,
+fixed cost + FLOPs + bytes with no negative part, times how much the nearest measured steps of the
+kind differ from the model. All steps together are scaled to the time of a whole call.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pockengine.analysis.measure import RATE
+from pockengine.analysis.roofline import Stopwatch
+from pockengine.compiler import plan_job
+from pockengine.errors import InputError
+from pockengine.ir.graph import Input, Leaf
+from pockengine.ir.op import Array, Value
+from pockengine.ir.rewrite import with_batch
+from pockengine.ir.schedule import Step, storage
+from pockengine.ir.types import NUMPY, TensorType
+from pockengine.job import Job
+from pockengine.ops.panels import FromPanels
+from pockengine.passes.fuse import anchor_of
+from pockengine.plan.planner import Plan, leaf_name
+from pockengine.plan.report import prefix_samples
+from pockengine.runtime.program import FEATURES
+from pockengine.runtime.session import Session
+from pockengine.scheme import UpdateScheme
+
+FORMAT, VERSION = "pockengine.calibration", 1
+CALLS = 12  # of each program
+FEWEST = 4  # measured steps of a kind that has a model of its own
+NEAREST = 3  # measured steps that correct the model
+
+Batch = tuple[Any, Any]  # inputs and labels, as Session.step takes them
+
+
+@dataclass(frozen=True)
+class Work:
+    """What decides the time of a step: `key` is all of it, the rest is what a model goes by."""
+
+    key: str
+    kind: str
+    flops: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Measured(Work):
+    """A step with the seconds that it took."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Steps measured for one model, batch and target. `errors` are relative: of each program when
+    it is estimated from the others alone.
+    """
+
+    steps: tuple[Measured, ...]
+    fixed: float  # seconds of a call beside its steps
+    factor: float  # of the steps' seconds
+    errors: tuple[float, ...] = ()
+
+    def step_seconds(self, plan: Plan, job: Job) -> float:
+        """The seconds of one `Session.step`, the frozen prefix included."""
+        return self.fixed + self.factor * self.sum_of_steps(plan, job)
+
+    def sum_of_steps(self, plan: Plan, job: Job) -> float:
+        """The seconds of all native steps of a call."""
+        return sum(
+            runs * sum(self.estimate(work_of(step)) for step in plan.entries[name].schedule.steps)
+            for name, runs in runs_of(plan, job).items()
+        )
+
+    def estimate(self, work: Work) -> float:
+        """The seconds of a native step: as measured, or by the model of its kind."""
+        known = self._known.get(work.key)
+        return self._models.of(work) if known is None else known
+
+    @cached_property
+    def _known(self) -> dict[str, float]:
+        return {step.key: step.seconds for step in self.steps}
+
+    @cached_property
+    def _models(self) -> "_Models":
+        return _Models(self.steps)
+
+    def to_json(self) -> str:
+        """The calibration as JSON; `from_json` is the inverse."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)})
+
+    @staticmethod
+    def from_json(text: str) -> "Calibration":
+        """Reads what `to_json` wrote. Raises InputError for anything else."""
+        try:
+            row = json.loads(text)
+            if row.pop("format") != FORMAT or row.pop("version") != VERSION:
+                raise ValueError("another format or version")
+            steps = tuple(Measured(**step) for step in row.pop("steps"))
+            return Calibration(steps, errors=tuple(row.pop("errors")), **row)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"this is no calibration that pockengine wrote: {error}") from error
+
+
+def runs_of(plan: Plan, job: Job) -> dict[str, float]:
+    """The entry points that a `Session.step` runs, and how often, on average."""
+    few = prefix_samples(plan, job.samples)
+    parts = job.batch // job.samples
+    runs: dict[str, float] = {FEATURES: parts * job.samples / few} if few else {}
+    last = 1 / job.accumulate
+    return runs | ({"accumulate": parts - last} if parts > last else {}) | {"train": last}
+
+
+# ---- what a step is ------------------------------------------------------------------------------
+
+
+def work_of(step: Step) -> Work:
+    """What decides how long a step takes. Which channels are taken does not, how many does."""
+    values = [v for v in step.values if not isinstance(v.op, Leaf)]
+    text = [_line(v, v in step.results) for v in values]
+    text += [f"copy {leaf.type}" for _, leaf in step.copies]
+    digest = hashlib.blake2b("\n".join([step.variant, *text]).encode(), digest_size=12)
+    moved = [*step.reads, *step.results, *(leaf for _, leaf in step.copies)]
+    flops, nbytes = sum(v.flops for v in values), sum(v.type.nbytes for v in moved)
+    return Work(digest.hexdigest(), _kind(step), flops, nbytes)
+
+
+def _line(value: Value, stored: bool) -> str:
+    parts = vars(value.op).items()
+    settings = {k: _short(v) for k, v in parts if not k.startswith("_")}
+    operands = (
+        f"{x.type}{' panels' * isinstance(storage(x).op, FromPanels)}" for x in value.inputs
+    )
+    return f"{type(value.op).__name__} {settings} {' '.join(operands)} {value.type} {stored}"
+
+
+def _short(setting: object) -> object:
+    """A setting; of many indices their number."""
+    many = isinstance(setting, tuple) and len(setting) > 8
+    return len(setting) if many else setting  # type: ignore[arg-type]
+
+
+def _kind(step: Step) -> str:
+    anchor = anchor_of(step.values)
+    if anchor is None:
+        return "loop" if step.values else "copy"
+    turned = [side for side in "ab" if getattr(anchor.op, f"transpose_{side}", False)]
+    grouped = getattr(anchor.op, "groups", 1) > 1
+    return " ".join([type(anchor.op).__name__, step.variant, *turned, *["grouped"] * grouped])
+
+
+# ---- estimates of what was not measured ----------------------------------------------------------
+
+
+class _Models:
+    """A model a kind, and one of all steps for kinds that were measured too seldom."""
+
+    def __init__(self, steps: Sequence[Measured]) -> None:
+        self.all = _Model(steps)
+        kinds = {step.kind for step in steps}
+        groups = {kind: [s for s in steps if s.kind == kind] for kind in kinds}
+        self.kinds = {k: _Model(group) for k, group in groups.items() if len(group) >= FEWEST}
+
+    def of(self, work: Work) -> float:
+        return self.kinds.get(work.kind, self.all).seconds(work)
+
+
+class _Model:
+    """seconds = a + b * FLOPs + c * bytes, corrected by the nearest measured steps."""
+
+    def __init__(self, steps: Sequence[Measured]) -> None:
+        self.steps = steps
+        self.weights = _fitted(steps)
+        self.places = np.array([_place(s) for s in steps]).reshape(-1, 2)
+        self.off = np.array([math.log(s.seconds / self.plain(s)) for s in steps])
+
+    def plain(self, work: Work) -> float:
+        return max(1e-9, float(self.weights @ _parts(work)))
+
+    def seconds(self, work: Work) -> float:
+        far = np.abs(self.places - _place(work)).sum(1)
+        near = np.argsort(far, kind="stable")[:NEAREST]
+        trust = 1 / (0.1 + far[near])
+        return self.plain(work) * math.exp(float((trust * self.off[near]).sum() / trust.sum()))
+
+
+def _parts(work: Work) -> Array:
+    return np.array([1.0, work.flops, work.nbytes])
+
+
+def _place(work: Work) -> Array:
+    return np.log2([1.0 + work.flops, 1.0 + work.nbytes])
+
+
+def _fitted(steps: Sequence[Measured]) -> Array:
+    """The weights >= 0 of the least relative squares: the best of the subsets that are."""
+    rows = np.array([_parts(s) / s.seconds for s in steps]).reshape(-1, 3)
+    return least_squares(rows, np.ones(len(rows)))
+
+
+def least_squares(rows: Array, wanted: Array) -> Array:
+    """x >= 0 that makes |rows @ x - wanted| the smallest, for a few columns."""
+    count = rows.shape[1]
+    best, least = np.zeros(count), float(wanted @ wanted)
+    for size in range(1, count + 1):
+        for chosen in map(list, itertools.combinations(range(count), size)):
+            scale = np.maximum(np.abs(rows[:, chosen]).max(0, initial=0.0), 1e-300)
+            part = np.linalg.lstsq(rows[:, chosen] / scale, wanted, rcond=None)[0] / scale
+            rest = rows[:, chosen] @ part - wanted
+            if (part >= 0).all() and float(rest @ rest) < least:
+                best, least = np.zeros(count), float(rest @ rest)
+                best[chosen] = part
+    return best
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A program that was timed: its steps, and the seconds of a call and of the native steps."""
+
+    plan: Plan
+    job: Job
+    steps: tuple[Measured, ...]
+    call: float
+    native: float
+
+
+def calibrate(
+    job: Job,
+    schemes: Iterable[UpdateScheme],
+    batch: Callable[[Job], Batch] | None = None,
+    progress: Callable[[int], object] = lambda done: None,
+) -> Calibration:
+    """Compiles the programs of `schemes` and times them on this machine.
+
+    `batch` gives what to time them with, random numbers if it is left out. Raises InputError for
+    another back end than C.
+    """
+    runs = []
+    for number, scheme in enumerate(schemes, 1):
+        runs.append(measure(job.with_scheme(scheme), batch or random_batch))
+        progress(number)
+    return from_runs(runs)
+
+
+def from_runs(runs: Sequence[Run]) -> Calibration:
+    """A calibration from timed programs. Raises InputError where there is none."""
+    if not runs:
+        raise InputError("a calibration needs at least one timed program")
+    errors = []
+    for run in runs if len(runs) > 1 else ():
+        others = _joined([r for r in runs if r is not run])
+        errors.append(abs(others.step_seconds(run.plan, run.job) / run.call - 1))
+    joined = _joined(runs)
+    return Calibration(joined.steps, joined.fixed, joined.factor, tuple(errors))
+
+
+def _joined(runs: Sequence[Run]) -> Calibration:
+    times: dict[str, list[float]] = {}
+    works = {step.key: step for run in runs for step in run.steps}
+    for step in (step for run in runs for step in run.steps):
+        times.setdefault(step.key, []).append(step.seconds)
+    steps = tuple(
+        Measured(w.key, w.kind, w.flops, w.nbytes, statistics.median(times[k]))
+        for k, w in works.items()
+    )
+    rows = np.array([[1 / run.call, run.native / run.call] for run in runs])
+    fixed, factor = least_squares(rows, np.ones(len(runs)))
+    return Calibration(steps, float(fixed), float(factor))
+
+
+def measure(job: Job, batch: Callable[[Job], Batch]) -> Run:
+    """Compiles and times one program: medians of a few calls."""
+    planned = plan_job(job)
+    watch = Stopwatch(planned)
+    x, y = batch(job)
+    entries = runs_of(planned.plan, job)
+    with Session(watch.program) as session:
+        calls = _calls(lambda: session.step(x, y, lr=RATE), watch, list(entries), job.accumulate)
+    call = statistics.median(seconds for seconds, _ in calls) / job.accumulate
+    steps: list[Measured] = []
+    native = 0.0
+    for name, runs in entries.items():
+        taken = np.median([each[name] for _, each in calls], 0) / (runs * job.accumulate)
+        native += runs * float(taken.sum())
+        works = map(work_of, planned.plan.entries[name].schedule.steps)
+        steps += [_measured(w, s) for w, s in zip(works, taken, strict=True)]
+    return Run(planned.plan, job, tuple(steps), call, native)
+
+
+def _measured(work: Work, seconds: float) -> Measured:
+    return Measured(work.key, work.kind, work.flops, work.nbytes, max(1e-8, float(seconds)))
+
+
+def _calls(
+    call: Callable[[], object], watch: Stopwatch, entries: Sequence[str], times: int
+) -> list[tuple[float, dict[str, Array]]]:
+    """Seconds of a few rounds of calls, and of the steps of each entry point in them."""
+    found = []
+    for number in range(CALLS + 2):
+        watch.reset()
+        start = time.perf_counter()
+        for _ in range(times):
+            call()
+        seconds = time.perf_counter() - start
+        if number >= 2:  # the first ones find cold caches
+            found.append((seconds, {name: watch.seconds(name).copy() for name in entries}))
+    return found
+
+
+def random_batch(job: Job) -> Batch:
+    """Normal numbers for the inputs, class 0 for labels; for what may index, 0 and 1."""
+    rng = np.random.default_rng(0)
+    static = with_batch(job.graph, job.batch)
+    inputs = {name: _random(rng, v.type) for name, v in static.leaves(Input).items()}
+    objective = job.loss.objective(static)
+    target = next((v for v in objective.inputs if leaf_name(v) == "target"), None)
+    return inputs, None if target is None else np.zeros(target.shape, NUMPY[target.dtype])
+
+
+def _random(rng: np.random.Generator, type_: TensorType) -> Array:
+    dtype = NUMPY[type_.dtype]
+    if type_.is_float:
+        return rng.standard_normal(type_.shape).astype(dtype)
+    return rng.integers(0, 2, type_.shape).astype(dtype)
