@@ -418,6 +418,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "huge shape": (lambda m: leaf(m, 0).update(shape=[2**61] * 9), "to be the size of f32"),
     "kind": (lambda m: leaf(m, 0).update(kind="none"), "kind to be one of frozen, trained, state"),
+    "gate": (lambda m: leaf(m, 1).update(kind="gate"), "norm.running.* is no gate of a tensor"),
     "perm": (lambda m: leaf(m, 0).update(perm=[0, 0, 1]), "to be a permutation of 3 axes"),
     "perm of panels": (lambda m: leaf(m, 5).update(perm=[0, 1, 2]), "a permutation of 2 axes"),
     "panels": (

@@ -1,7 +1,7 @@
 """Batches of an epoch in an order that is always the same, prepared in the background."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -56,7 +56,7 @@ class Loader:
         order = rng.permutation(count) if self._shuffle else np.arange(count)
         return [order[first : first + self.batch] for first in range(0, count, self.batch)]
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int) -> Generator[Batch]:
         """The batches of an epoch. What goes wrong in loading one is raised where it is due.
 
         Leaving the loop early, or closing the iterator, stops the thread.

@@ -242,6 +242,10 @@ def _check_names(signature: Signature, originals: tuple[str, ...]) -> None:
     states = {name for name, leaf in signature.leaves.items() if leaf.kind == "state"}
     if set(signature.sums) - states:
         raise ArtifactError("manifest.json: sums of gradients that are no states")
+    gates = {name: leaf for name, leaf in signature.leaves.items() if leaf.kind == "gate"}
+    for name, leaf in gates.items():
+        if leaf.dtype != "bool" or name.removeprefix("gate:") not in set(signature.leaves) - {name}:
+            raise ArtifactError(f"manifest.json: {leaf} is no gate of a tensor")
 
 
 def _check_places(signature: Signature) -> None:

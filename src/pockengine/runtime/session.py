@@ -129,6 +129,17 @@ class Session:
         """The memory that the program takes."""
         return len(self._arena)
 
+    @property
+    def cache(self) -> FeatureCache | None:
+        """What keeps the features of the frozen prefix."""
+        return self._cache
+
+    @property
+    def full_batches(self) -> bool:
+        """Whether a step takes no batch that is partly filled."""
+        inputs = self.program.entry("train").inputs
+        return self.signature.full_batches or all(t.name != "sample_weight" for t in inputs)
+
     # ---- the three calls -------------------------------------------------------------------------
 
     def step(
@@ -164,14 +175,16 @@ class Session:
                 if ends:
                     self._input(entry, "lr").view(self._arena)[...] = rate
             except BaseException:
-                self._forget(bool(first))
+                if first:
+                    self._forget()
                 raise
             self._steps += 1  # before the call, so that an interrupt that comes during it counts it
             try:
                 self._run(entry)
             except PockError:
                 self._steps -= 1
-                self._forget(bool(first))
+                if first:
+                    self._forget()
                 raise
             return _mean([*losses, self._loss(entry)])
 
@@ -187,12 +200,15 @@ class Session:
         loss, weight = (float(outputs[name].view(self._arena)) for name in ("loss", "weight"))
         return loss, weight
 
-    def _forget(self, begun: bool) -> None:
-        """Drops the gradients of a step that was begun and cannot be ended."""
-        if begun:
-            for name in self.signature.sums:
-                self.signature.leaves[name].view(self._arena)[...] = 0
-            self._steps -= self._steps % self.signature.accumulate
+    def forget_gradients(self) -> None:
+        """Drops what was accumulated for a step that has not come to its end."""
+        with self._lock:
+            self._forget()
+
+    def _forget(self) -> None:
+        for name in self.signature.sums:
+            self.signature.leaves[name].view(self._arena)[...] = 0
+        self._steps -= self._steps % self.signature.accumulate
 
     def evaluate(
         self,
@@ -231,13 +247,20 @@ class Session:
 
     # ---- weights ---------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Array]:
-        """Every tensor of the source model, under its own name and in its own layout (copies)."""
+    def state_dict(self, *, changing: bool = False) -> dict[str, Array]:
+        """Every tensor of the source model, under its own name and in its own layout (copies).
+
+        With `changing` only those that steps change: what is trained, and running statistics.
+        """
+        kinds = {"trained", "state"} if changing else {"trained", "state", "frozen"}
         with self._lock:
-            found = {name: self.program.original(name) for name in self.program.originals}
-            public = (leaf for leaf in self.signature.leaves.values() if leaf.public)
-            found |= {leaf.name: leaf.restored(leaf.view(self._arena)) for leaf in public}
-        return found | {n: found[first].copy() for n, first in self.signature.aliases.items()}
+            originals = () if changing else self.program.originals
+            found = {name: self.program.original(name) for name in originals}
+            for leaf in self.signature.leaves.values():
+                if leaf.public and leaf.kind in kinds:
+                    found[leaf.name] = leaf.restored(leaf.view(self._arena))
+        tied = {n: first for n, first in self.signature.aliases.items() if first in found}
+        return found | {n: found[first].copy() for n, first in tied.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over trained tensors and running statistics; what is left out stays.
