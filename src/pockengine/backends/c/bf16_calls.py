@@ -1,11 +1,10 @@
 """Products with operands in bf16: widened where they are packed, or block by block."""
 
 from dataclasses import replace
-from math import prod
 
 from pockengine.backends.c import conv_calls, sizes
 from pockengine.backends.c.call import Call, block_of
-from pockengine.backends.c.matmul_calls import _batch_offset
+from pockengine.backends.c.matmul_calls import batched
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ops.matmul import MatMul
@@ -17,7 +16,7 @@ def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
     op, (a, b) = value.op, (v.type for v in value.inputs)
     assert isinstance(op, MatMul)
     if a.rank > 2 or b.rank > 2:
-        return (_batched(value, op, x, target),)
+        return (batched(value, x, target),)
     return (_tn(value, x, target) if op.transpose_a else _rows(value, op, x, target),)
 
 
@@ -100,35 +99,6 @@ def _tn(value: Value, x: list[str], target: Target) -> Call:
             target,
         ),
     )
-
-
-def _batched(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
-    """One small product an item; both operands are widened whole."""
-    batch, (rows, columns) = value.shape[:-2], value.shape[-2:]
-    depth = value.inputs[0].shape[-2 if op.transpose_a else -1]
-    lines, used = [], 0
-    for name, at, operand in zip("ab", x, value.inputs, strict=True):
-        size = prod(operand.shape[-2:])
-        place = f"{at} + {_batch_offset(operand.shape[:-2], batch)} * {size}"
-        if operand.dtype == "bf16":
-            lines.append(f"pk_widen({place}, 0, 1, {size}, work + {used});")
-            place, used = f"work + {used}", used + size
-        lines.append(f"const float *const {name} = {place};")
-    lines.append(f"float *const c = out + item * {rows * columns}, *const rest = work + {used};")
-    if op.transpose_a:
-        at = f"0, {rows}, {columns}, {depth}, c, {columns}, 0, rest"
-        product = [f"pk_gemm_tn(a, {rows}, b, {columns}, {at});"]
-        scratch = sizes.gemm_tn_scratch(columns, target)
-    else:
-        steps = f"1, {depth}" if op.transpose_b else f"{columns}, 1"
-        panels = sizes.panels(columns, target)
-        product = [
-            f"pk_pack_b(b, {steps}, {depth}, {columns}, rest, 0, {panels});",
-            f"pk_gemm(a, {depth}, rest, {depth}, {columns}, c, {columns}, {rows}, 0);",
-        ]
-        scratch = sizes.packed_size(depth, columns, target)
-    body = ("for (idx item = b0; item < b1; item++) {", *lines, *product, "}")
-    return Call(prod(batch), body, block=1, scratch=used + scratch)
 
 
 def conv(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:

@@ -105,7 +105,7 @@ def conv(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
     g = _geometry(value)
     if g.depthwise:
         return (depthwise_calls.conv(value, g.declare(), x),)
-    gather = _gather(value, x, target)
+    gather = _gather(value, g, x, target)
     lines = (_lines(g, gather, x),) if g.in_place else ()
     return (*lines, *_ordered(g, _winograd(value, g, x, target), gather))
 
@@ -115,7 +115,7 @@ def conv_input_grad(value: Value, x: list[str], target: Target) -> tuple[Call, .
     if g.depthwise:
         return (depthwise_calls.conv_input_grad(value, g.declare(), x),)
     fast = _winograd(value, g.exchanged(), x, target)
-    return _ordered(g, fast, _gather_input_grad(value, x, target))
+    return _ordered(g, fast, _gather_input_grad(value, g, x, target))
 
 
 def _ordered(g: _Geometry, fast: tuple[Call, ...], gather: Call) -> tuple[Call, ...]:
@@ -173,17 +173,16 @@ def _winograd_call(value: Value, g: _Geometry, m: int, x: list[str], target: Tar
     )
 
 
-def _gather(value: Value, x: list[str], target: Target) -> Call:
-    g, op = _geometry(value), value.op
-    assert isinstance(op, Conv)
+def _gather(value: Value, g: _Geometry, x: list[str], target: Target) -> Call:
+    groups = g.op.groups
     return Call(
         prod(value.shape[:-1]),
         (g.declare(), f"pk_conv_rows(&g, {x[0]}, shared, out, {g.o}, b0, b1, work);"),
         block=block_of(g.o, 8 * target.mr),
-        pack_items=op.groups * sizes.panels(g.o // op.groups, target),
+        pack_items=groups * sizes.panels(g.o // groups, target),
         pack=(g.declare(), f"pk_conv_pack(&g, {x[1]}, shared, begin, end);"),
-        shared=sizes.conv_packed_size(g.taps, g.c, g.o, op.groups, target),
-        scratch=sizes.conv_rows_scratch(g.taps, g.c, op.groups, target),
+        shared=sizes.conv_packed_size(g.taps, g.c, g.o, groups, target),
+        scratch=sizes.conv_rows_scratch(g.taps, g.c, groups, target),
         variant="gather",
     )
 
@@ -202,17 +201,16 @@ def _lines(g: _Geometry, gather: Call, x: list[str]) -> Call:
     )
 
 
-def _gather_input_grad(value: Value, x: list[str], target: Target) -> Call:
-    g, op = _geometry(value), value.op
-    assert isinstance(op, ConvInputGrad)
+def _gather_input_grad(value: Value, g: _Geometry, x: list[str], target: Target) -> Call:
+    groups = g.op.groups
     return Call(
         prod(value.shape[:-1]),
         (g.declare(), f"pk_conv_dx_rows(&g, {x[0]}, shared, out, b0, b1, work);"),
         block=max(512, block_of(g.c)),
-        pack_items=op.groups * sizes.panels(g.c // op.groups, target),
+        pack_items=groups * sizes.panels(g.c // groups, target),
         pack=(g.declare(), f"pk_conv_pack_t(&g, {x[1]}, shared, begin, end);"),
-        shared=sizes.conv_packed_size(g.taps, g.o, g.c, op.groups, target),
-        scratch=sizes.conv_dx_scratch(g.taps, g.c, g.o, op.groups, target),
+        shared=sizes.conv_packed_size(g.taps, g.o, g.c, groups, target),
+        scratch=sizes.conv_dx_scratch(g.taps, g.c, g.o, groups, target),
         variant="gather",
     )
 

@@ -23,7 +23,7 @@ def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
     op, (a, b) = value.op, (v.type for v in value.inputs)
     assert isinstance(op, MatMul)
     if a.rank > 2 or b.rank > 2:
-        return (_batched_matmul(value, op, x, target),)
+        return (batched(value, x, target),)
     if op.transpose_a:
         return _tn_calls(value, op, x, target)
     calls = [by_columns(value, op, x, target), _matmul_rows(value, op, x, target)]
@@ -108,8 +108,7 @@ def _packing(call: Call, value: Value, pack: str, target: Target) -> Call:
 def _matmul_tn(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
     rows, columns = value.shape
     depth = value.inputs[0].shape[0]
-    if op.transpose_b:
-        raise UnsupportedError(f"the C back end needs {op} rewritten with an explicit transpose")
+    _refuse_both_transposed(op)
     at = f"b0, b1, {columns}, {depth}, out, {columns}, 0, work"
     body = f"pk_gemm_tn({x[0]}, {rows}, {x[1]}, {columns}, {at});"
     scratch = sizes.gemm_tn_scratch(columns, target, depth)
@@ -125,36 +124,47 @@ def _tn_block(columns: int, depth: int, target: Target) -> int:
     return block if depth <= SHALLOW else max(block, 16 * target.mr)
 
 
-def _batched_matmul(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
-    a, b = (v.shape for v in value.inputs)
-    rows, columns = value.shape[-2:]
-    depth = a[-2] if op.transpose_a else a[-1]
-    batch = value.shape[:-2]
-    where = [
-        "for (idx item = b0; item < b1; item++) {",
-        f"const float *const a = {x[0]} + {_batch_offset(a[:-2], batch)} * {rows * depth};",
-        f"const float *const b = {x[1]} + {_batch_offset(b[:-2], batch)} * {columns * depth};",
-        f"float *const c = out + item * {rows * columns};",
-    ]
+def batched(value: Value, x: list[str], target: Target) -> Call:
+    """One small product an item; operands in bf16 are widened whole."""
+    op, batch, (rows, columns) = value.op, value.shape[:-2], value.shape[-2:]
+    assert isinstance(op, MatMul)
+    lines, used = [], 0
+    for name, at, operand in zip("ab", x, value.inputs, strict=True):
+        size = prod(operand.shape[-2:])
+        place = f"{at} + {_batch_offset(operand.shape[:-2], batch)} * {size}"
+        if operand.dtype == "bf16":
+            lines.append(f"pk_widen({place}, 0, 1, {size}, work + {used});")
+            place, used = f"work + {used}", used + size
+        lines.append(f"const float *const {name} = {place};")
+    rest = f", *const rest = work + {used}" if used else ""
+    lines.append(f"float *const c = out + item * {rows * columns}{rest};")
+    product, scratch = _whole_product(value, op, "rest" if used else "work", target)
+    body = ("for (idx item = b0; item < b1; item++) {", *lines, *product, "}")
+    return Call(prod(batch), body, block=1, scratch=used + scratch)
+
+
+def _whole_product(
+    value: Value, op: MatMul, work: str, target: Target
+) -> tuple[tuple[str, ...], int]:
+    """The lines for the matrices a, b and c, and the floats that they need of `work`."""
+    (rows, columns), a = value.shape[-2:], value.inputs[0].shape
     if op.transpose_a:
-        if op.transpose_b:
-            raise UnsupportedError(
-                f"the C back end needs {op} rewritten with an explicit transpose"
-            )
-        product = (
-            f"pk_gemm_tn(a, {rows}, b, {columns}, 0, {rows}, {columns}, {depth}, "
-            f"c, {columns}, 0, work);"
-        )
-        scratch = sizes.gemm_tn_scratch(columns, target)
-        return Call(prod(batch), (*where, product, "}"), block=1, scratch=scratch)
+        _refuse_both_transposed(op)
+        at = f"0, {rows}, {columns}, {a[-2]}, c, {columns}, 0, {work}"
+        run = (f"pk_gemm_tn(a, {rows}, b, {columns}, {at});",)
+        return run, sizes.gemm_tn_scratch(columns, target)
+    depth, panels = a[-1], sizes.panels(columns, target)
     steps = f"1, {depth}" if op.transpose_b else f"{columns}, 1"
-    panels = sizes.panels(columns, target)
-    run = (
-        f"pk_pack_b(b, {steps}, {depth}, {columns}, work, 0, {panels});",
-        f"pk_gemm(a, {depth}, work, {depth}, {columns}, c, {columns}, {rows}, 0);",
+    packed = (
+        f"pk_pack_b(b, {steps}, {depth}, {columns}, {work}, 0, {panels});",
+        f"pk_gemm(a, {depth}, {work}, {depth}, {columns}, c, {columns}, {rows}, 0);",
     )
-    scratch = sizes.packed_size(depth, columns, target)
-    return Call(prod(batch), (*where, *run, "}"), block=1, scratch=scratch)
+    return packed, sizes.packed_size(depth, columns, target)
+
+
+def _refuse_both_transposed(op: MatMul) -> None:
+    if op.transpose_b:
+        raise UnsupportedError(f"the C back end needs {op} rewritten with an explicit transpose")
 
 
 def _batch_offset(own: Shape, batch: Shape) -> str:

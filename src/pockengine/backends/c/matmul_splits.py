@@ -58,7 +58,8 @@ def by_parts(value: Value, x: list[str], target: Target) -> Call:
     """
     rows, columns = value.shape
     depth, size = value.inputs[0].shape[0], rows * columns
-    turned = _padded(rows, target) * columns < _padded(columns, target) * rows
+    whole = sizes.whole_vectors
+    turned = whole(rows, target) * columns < whole(columns, target) * rows
     (a, m), (b, n) = ((x[1], columns), (x[0], rows)) if turned else ((x[0], rows), (x[1], columns))
     pack = (
         "for (idx part = begin; part < end; part++) {",
@@ -86,7 +87,3 @@ def _two_goes(value: Value, body: str, pack: tuple[str, ...], variant: str) -> C
 def _copied(columns: int) -> str:
     at = f"b0 * {columns}"
     return f"memcpy(out + {at}, shared + {at}, (b1 - b0) * {4 * columns});"
-
-
-def _padded(columns: int, target: Target) -> int:
-    return -(-columns // target.vector_width) * target.vector_width

@@ -48,6 +48,11 @@ def panels(columns: int, target: Target) -> int:
     return -(-columns // target.nr)
 
 
+def whole_vectors(columns: int, target: Target) -> int:
+    """That many columns, and what fills up the last vector."""
+    return -(-columns // target.vector_width) * target.vector_width
+
+
 def packed_size(rows: int, columns: int, target: Target) -> int:
     """Floats of a matrix [rows, columns] packed by pk_pack_b."""
     return panels(columns, target) * rows * target.nr
@@ -102,13 +107,13 @@ def winograd_packed_size(m: int, c: int, o: int, target: Target) -> int:
 
 def winograd_scratch(m: int, c: int, o: int, target: Target) -> int:
     """Floats of scratch for pk_winograd_rows."""
-    c, o = (-(-size // target.vector_width) * target.vector_width for size in (c, o))
+    c, o = whole_vectors(c, target), whole_vectors(o, target)
     return (m + 2) ** 2 * (c + WINOGRAD_TILES * (c + o) + 2 * WINOGRAD_APART)
 
 
 def winograd_panels_scratch(m: int, tiles: int, c: int, target: Target) -> int:
     """Floats of scratch for pk_winograd_panels."""
-    c = -(-c // target.vector_width) * target.vector_width
+    c = whole_vectors(c, target)
     floats = c + tiles * (c + target.nr) + WINOGRAD_C * target.nr + 3 * WINOGRAD_APART
     return (m + 2) ** 2 * floats
 
