@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pockengine.analysis.contribution import analyze as analyze
+    from pockengine.analysis.result import Analysis as Analysis
     from pockengine.autodiff.objective import L1 as L1
     from pockengine.autodiff.objective import MSE as MSE
     from pockengine.autodiff.objective import BCEWithLogits as BCEWithLogits
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from pockengine.target import Target as Target
 
 _HOMES = {
+    "analysis.contribution": ("analyze",),
+    "analysis.result": ("Analysis",),
     "autodiff.objective": ("L1", "MSE", "BCEWithLogits", "CrossEntropy", "Huber", "OwnOutput"),
     "compiler": ("compile",),
     "data.dataset": ("ArrayDataset", "Dataset", "ImageFolder", "TextTable"),

@@ -59,9 +59,12 @@ class Journal:
     def _read(self, path: Path) -> None:
         text = path.read_bytes().decode("utf-8", errors="replace")
         whole, _, cut = text.rpartition("\n")
-        records = [self._checked(path, n, line) for n, line in enumerate(whole.split("\n"), 1)]
-        if not whole or records[0] != self._header:
-            changed = _differences(records[0], self._header) if whole else "nothing is whole in it"
+        lines = enumerate(whole.split("\n") if whole else [], 1)
+        records = [self._checked(path, number, line) for number, line in lines]
+        if not records or records[0] != self._header:
+            changed = "nothing is whole in it"
+            if records:
+                changed = _differences(records[0], self._header)
             raise AnalysisError(
                 f"{path} holds another analysis ({changed}); choose another folder, or remove it "
                 "to start anew"

@@ -7,11 +7,14 @@ differences of the same metric, measured in the same way. Intervals are Student'
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-from scipy import stats
+
+from pockengine.extras import require
 
 CONFIDENCE = 0.9
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Spread:
         mean, count = float(np.mean(values)), len(values)
         if not self.freedom:
             return Interval(mean, -math.inf, math.inf, count)
+        stats = require("scipy.stats", "SciPy", "analysis", "an analysis")
         quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, self.freedom)
         half = float(quantile) * self.deviation / math.sqrt(count)
         return Interval(mean, mean - half, mean + half, count)
@@ -56,7 +60,7 @@ def pooled(groups: Iterable[Sequence[float]]) -> Spread:
     return Spread(math.sqrt(squares / freedom) if freedom else math.inf, freedom)
 
 
-def shrunk(measured: Mapping[str, Sequence[float]], spread: Spread) -> dict[str, float]:
+def shrunk(measured: Mapping[Key, Sequence[float]], spread: Spread) -> dict[Key, float]:
     """The expectation of each mean, drawn towards the mean of all by as much as it is noise.
 
     The largest of many noisy means is too large; without this a search picks noise. The variance

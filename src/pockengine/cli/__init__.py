@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from pockengine.cli.analyze import analyze
 from pockengine.cli.bench import bench
 from pockengine.cli.check import check
 from pockengine.cli.compile import compile_
@@ -16,6 +17,7 @@ from pockengine.cli.demo import demo
 from pockengine.cli.doctor import doctor
 from pockengine.cli.inspect import inspect
 from pockengine.cli.plan import plan
+from pockengine.cli.search import search
 from pockengine.errors import PockError, UnsupportedError
 
 FAILED, UNSUPPORTED = 1, 3
@@ -43,6 +45,8 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(check)
 app.command()(plan)
+app.command()(analyze)
+app.command()(search)
 app.command("compile")(compile_)
 app.command()(inspect)
 app.command()(bench)

@@ -1,0 +1,72 @@
+"""Trains a scheme for real, in the way in which contributions were measured, and compares.
+
+Contributions are measured one at a time, and a search adds them up. Tensors that are trained
+together may bring less than the sum, or more; this says by how much.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pockengine.analysis.journal import Journal
+from pockengine.analysis.result import Analysis
+from pockengine.analysis.samples import write_samples
+from pockengine.analysis.splits import write_splits
+from pockengine.analysis.statistics import Interval
+from pockengine.analysis.trials import Lab, Progress, Trial, workspace
+from pockengine.data.dataset import as_dataset
+from pockengine.errors import AnalysisError
+from pockengine.scheme import UpdateScheme
+from pockengine.target import Target
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a scheme adds to training the head alone: what was predicted, and what was measured."""
+
+    predicted: float
+    measured: Interval
+    scores: tuple[float, ...]  # the metric itself, by seed
+
+    def __str__(self) -> str:
+        return f"predicted {self.predicted:+.4f}, measured {self.measured}"
+
+
+def check(
+    analysis: Analysis,
+    scheme: UpdateScheme,
+    data: Any,
+    validation: Any = None,
+    *,
+    predicted: float | None = None,
+    folder: str | Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Check:
+    """Trains a scheme with every seed of an analysis, on the same data with the same recipe.
+
+    `predicted` is the gain of a scheme that was found, if it does not say so itself. With the
+    analysis's own `folder` the result is kept there. Raises AnalysisError for other data.
+    """
+    sets = [as_dataset(data)] + ([] if validation is None else [as_dataset(validation)])
+    settings = analysis.settings
+    if tuple(s.fingerprint() for s in sets) != settings.data:
+        raise AnalysisError("these are not the data of the analysis; give the same data sets")
+    expected = getattr(scheme, "gain", 0.0) if predicted is None else predicted
+    job = settings.job(analysis.known_graph, Target.host(threads=1))
+    with workspace(folder) as place:
+        write_samples(sets, place / "samples")
+        limits = settings.train_samples, settings.validation_samples
+        write_splits(sets, settings.seeds, *limits, place / "splits")
+        journal = Journal(place / "journal.jsonl" if folder else None, settings.to_json())
+        with Lab(job, place, settings.recipe, journal, workers, progress) as lab:
+            lab.stage, lab.expected = "the scheme found", len(settings.seeds)
+            lab.add_program("checked", scheme)
+            trials = [Trial(scheme.shares, seed) for seed in settings.seeds]
+            scores = [settings.value(score.metrics) for score in lab.run(trials)]
+    head = analysis.starts[0].scores
+    measured = analysis.spread.interval(np.subtract(scores, head).tolist())
+    return Check(expected, measured, tuple(scores))

@@ -1,0 +1,115 @@
+"""The figures of a report, each as an SVG element. Colours differ in lightness too."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pockengine.analysis.result import Analysis
+from pockengine.analysis.search import FrontPoint
+from pockengine.analysis.space import Space
+from pockengine.extras import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+SHADES = ("#b7d3ea", "#7aaed6", "#3b7fb5", "#164f7c")  # of ratios, the whole tensor darkest
+CHOSEN, BESIDE = "#d1495b", "#4e5d6c"
+ROW = 0.24  # inches that a tensor takes
+
+
+def contributions(analysis: Analysis) -> str:
+    """Mean and interval of each tensor and ratio; deeper layers below."""
+    names = list(dict.fromkeys(c.name for c in analysis.contributions))
+    figure, axes = _figure(len(names))
+    ratios = sorted(analysis.settings.ratios)
+    for c in analysis.contributions:
+        rank = ratios.index(c.ratio) if c.ratio in ratios else len(ratios) - 1
+        found, y = analysis.interval(c), names.index(c.name) - 0.3 + 0.2 * rank
+        width = (
+            [[found.mean - found.low], [found.high - found.mean]] if _finite(found.low) else None
+        )
+        colour = SHADES[min(rank, len(SHADES) - 1)]
+        label = f"{c.ratio:g} of the channels" if c.ratio < 1 else "whole"
+        axes.errorbar(found.mean, y, xerr=width, fmt="o", ms=3, lw=1, color=colour, label=label)
+    axes.axvline(0, color="black", lw=0.6)
+    axes.set_xlabel(f"change of {analysis.settings.metric} against the common start")
+    return _named_rows(figure, axes, names)
+
+
+def costs(space: Space) -> str:
+    """What each tensor, trained whole, adds to memory and to a step."""
+    groups = [max(group, key=lambda option: option.nbytes) for group in space.groups[1:]]
+    figure = _new(figsize=(9, 1.2 + ROW * len(groups)))
+    left, right = figure.subplots(1, 2, sharey=True)
+    left.barh(range(len(groups)), [o.nbytes / 1e6 for o in groups], color=SHADES[2])
+    left.set_xlabel("MB of training memory")
+    right.barh(range(len(groups)), [1e3 * o.seconds for o in groups], color=SHADES[1])
+    right.set_xlabel("ms of a step")
+    return _named_rows(figure, left, [option.label for option in groups])
+
+
+def pareto(front: Sequence[FrontPoint], marked: Mapping[str, FrontPoint]) -> str:
+    """Predicted gain over memory; what is marked by name beside the front."""
+    figure = _new(figsize=(7, 4))
+    axes = figure.subplots()
+    ordered = sorted(front, key=lambda p: p.cost.memory_bytes)
+    memory = [p.cost.memory_bytes / 1e6 for p in ordered]
+    axes.step(memory, [p.gain for p in ordered], where="post", color=SHADES[2], lw=1)
+    times = [1e3 * p.cost.step_seconds for p in ordered]
+    shown = axes.scatter(memory, [p.gain for p in ordered], c=times, cmap="viridis", zorder=3)
+    figure.colorbar(shown, label="ms of a step")
+    for name, point in marked.items():
+        x, y = point.cost.memory_bytes / 1e6, point.gain
+        axes.plot(x, y, "*" if name == "chosen" else "s", color=CHOSEN, zorder=4)
+        axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points")
+    axes.set_xlabel("memory of the program, MB")
+    axes.set_ylabel("predicted gain over the head alone")
+    return _svg(figure)
+
+
+def bars(values: Mapping[str, float], label: str) -> str:
+    """One bar a name."""
+    figure = _new(figsize=(7, 0.9 + 0.35 * len(values)))
+    axes = figure.subplots()
+    axes.barh(range(len(values)), list(values.values()), color=SHADES[2])
+    for y, value in enumerate(values.values()):
+        axes.annotate(f" {value:.4g}", (value, y), va="center")
+    axes.set_xlabel(label)
+    return _named_rows(figure, axes, list(values))
+
+
+def _new(**settings: Any) -> "Figure":
+    figures = require("matplotlib.figure", "Matplotlib", "analysis", "a report")
+    made: Figure = figures.Figure(layout="constrained", **settings)
+    return made
+
+
+def _figure(rows: int) -> "tuple[Figure, Axes]":
+    figure = _new(figsize=(9, 1.2 + ROW * rows))
+    return figure, figure.subplots()
+
+
+def _named_rows(figure: "Figure", axes: "Axes", names: Sequence[str]) -> str:
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.invert_yaxis()
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    if unique:
+        axes.legend(unique.values(), unique.keys(), fontsize=7)
+    return _svg(figure)
+
+
+def _finite(value: float) -> bool:
+    return abs(value) < float("inf")
+
+
+def _svg(figure: "Figure") -> str:
+    """The element alone, the same bytes for the same figure."""
+    text = io.StringIO()
+    matplotlib = require("matplotlib", "Matplotlib", "analysis", "a report")
+    with matplotlib.rc_context({"svg.hashsalt": "pockengine", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    whole = text.getvalue()
+    return whole[whole.index("<svg") :]

@@ -1,0 +1,141 @@
+"""Cheap estimates of what training each tensor may bring, from weights and a few gradients.
+
+    weight_norm    L2 norm of the weight
+    gradient_norm  L2 norm of the mean gradient over a few batches
+    fisher         sum of squared gradients, the trace of the empirical Fisher information
+    weight_snr     singular values above what noise would give, over those below
+
+None trains anything. `agreement` says how well each ranks the tensors of a measured analysis.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pockengine import structure
+from pockengine.analysis.candidates import Candidate
+from pockengine.analysis.result import Analysis
+from pockengine.autodiff.objective import Loss
+from pockengine.compiler import compile
+from pockengine.data.base import Dataset
+from pockengine.data.loader import Loader
+from pockengine.extras import require
+from pockengine.ir.graph import Graph
+from pockengine.optim import SGD
+from pockengine.runtime.program import Array
+from pockengine.runtime.session import Session
+from pockengine.scheme import UpdateScheme
+
+PROXIES = ("weight_norm", "gradient_norm", "fisher", "weight_snr")
+BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of each tensor the sum of its gradients over some batches, and the sum of their squares."""
+
+    total: Mapping[str, Array] = field(default_factory=dict)
+    squares: Mapping[str, Array] = field(default_factory=dict)
+    batches: int = 0
+
+
+def gradients(
+    graph: Graph,
+    data: Dataset,
+    found: tuple[Candidate, ...],
+    *,
+    loss: Loss | str = "cross_entropy",
+    batch: int = 16,
+    batches: int = BATCHES,
+    seed: int = 0,
+) -> Gradients:
+    """The gradients of the candidates at the model's own weights, in the weights' layout.
+
+    A step of plain SGD at rate 1 from the same weights moves each by its gradient, so nothing but
+    a training program is needed.
+    """
+    names = [candidate.name for candidate in found]
+    scheme = UpdateScheme.head_only(graph) | UpdateScheme(dict.fromkeys(names, 1.0))
+    program = compile(graph, loss=loss, optimizer=SGD(), scheme=scheme, batch=batch)
+    total = {name: np.zeros(graph.params[name].shape) for name in names}
+    squares = {name: np.zeros(graph.params[name].shape) for name in names}
+    count = 0
+    with Session(program) as session:
+        start = {name: array for name, array in session.state_dict().items() if name in total}
+        for moved in _steps(session, data, batch, batches, seed):
+            for name in names:
+                gradient = start[name].astype(np.float64) - moved[name]
+                total[name] += gradient
+                squares[name] += gradient**2
+            count += 1
+    return Gradients(total, squares, count)
+
+
+def _steps(
+    session: Session, data: Dataset, batch: int, batches: int, seed: int
+) -> Iterator[dict[str, Array]]:
+    """The weights after a step on each of some batches, every time from the first weights."""
+    done = epoch = 0
+    while done < batches:
+        for x, y in Loader(data, batch, seed=seed).epoch(epoch):
+            if done < batches:
+                session.reset()
+                session.step(x, y, lr=1.0)
+                yield session.state_dict()
+                done += 1
+        epoch += 1
+
+
+def scores(
+    graph: Graph, found: tuple[Candidate, ...], known: Gradients
+) -> dict[str, dict[str, float]]:
+    """The score of each candidate by each proxy; the larger, the more training it may bring."""
+    weights = {c.name: np.asarray(graph.data[c.name], np.float64) for c in found}
+    return {
+        "weight_norm": {n: float(np.linalg.norm(w)) for n, w in weights.items()},
+        "gradient_norm": {
+            n: float(np.linalg.norm(known.total[n])) / known.batches for n in weights
+        },
+        "fisher": {n: float(known.squares[n].sum()) / known.batches for n in weights},
+        "weight_snr": {n: weight_snr(w, structure.uses(graph)[n].axis) for n, w in weights.items()},
+    }
+
+
+def weight_snr(weight: Array, axis: int | None) -> float:
+    """Sum of the singular values that noise alone would not give, over the sum of the others.
+
+    A matrix of rows x columns of independent noise of deviation s has none above s * (sqrt(rows) +
+    sqrt(columns)) (Marchenko and Pastur, 1967); s is estimated from the interquartile range of the
+    singular values, as in "Spectrum" (Hartford et al., arXiv 2406.06623).
+    """
+    matrix = np.moveaxis(weight, axis or 0, 0).reshape(weight.shape[axis or 0], -1)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    low, high = np.percentile(values, [25, 75])
+    rows, columns = sorted(matrix.shape)
+    edge = (high - low) / 1.349 * (1 + math.sqrt(rows / columns))
+    noise = values[values <= edge].sum()
+    return float(values[values > edge].sum() / noise) if noise > 0 else float(values.sum())
+
+
+def channel_scores(known: Gradients, graph: Graph) -> dict[str, Array]:
+    """The Fisher information of each input channel, for tensors that have such."""
+    found = structure.uses(graph)
+    return {
+        name: squares.sum(tuple(i for i in range(squares.ndim) if i != axis))
+        for name, squares in known.squares.items()
+        if (axis := found[name].axis) is not None
+    }
+
+
+def agreement(analysis: Analysis, by_proxy: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Spearman's rank correlation of each proxy with the measured contribution of whole tensors."""
+    stats = require("scipy.stats", "SciPy", "analysis", "an analysis")
+    measured = {c.name: c.mean for c in analysis.contributions if c.ratio == 1.0}
+    return {
+        proxy: float(
+            stats.spearmanr([found[n] for n in measured], list(measured.values())).statistic
+        )
+        for proxy, found in by_proxy.items()
+    }

@@ -1,0 +1,88 @@
+"""An HTML page of an analysis: one file, its figures inside, nothing loaded from anywhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pockengine.analysis import plots
+from pockengine.analysis.check import Check
+from pockengine.analysis.result import Analysis
+from pockengine.analysis.search import FoundScheme, FrontPoint
+from pockengine.analysis.space import Space
+from pockengine.analysis.statistics import CONFIDENCE
+from pockengine.compiler import plan_job
+from pockengine.extras import require
+from pockengine.files import write_atomically
+from pockengine.job import Job
+from pockengine.plan.report import timeline_svg
+from pockengine.scheme import UpdateScheme
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found, for the page: beside what, out of which space, and how it trained."""
+
+    found: FoundScheme
+    space: Space
+    job: Job
+    beside: Mapping[str, FrontPoint] = field(default_factory=dict)  # presets and the like, by name
+    check: Check | None = None
+
+
+def write_report(path: str | Path, analysis: Analysis, search: Search | None = None) -> None:
+    """Writes the page; it appears whole or not at all."""
+    facts: dict[str, object] = {
+        "settings": analysis.settings,
+        "minutes": analysis.seconds / 60,
+        "starts": analysis.starts,
+        "last": analysis.last,
+        "confidence": CONFIDENCE,
+        "contributions": _safe(plots.contributions(analysis)),
+        "found": None,
+    }
+    if search is not None:
+        facts |= _searched(analysis, search)
+    jinja2 = require("jinja2", "Jinja2", "analysis", "a report")
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("pockengine.analysis", "."),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+    )
+    text = pages.get_template("report.html").render(facts)
+    write_atomically(Path(path), text.encode())
+
+
+def _searched(analysis: Analysis, search: Search) -> dict[str, object]:
+    found = search.found
+    chosen = FrontPoint(found, found.gain, found.cost)
+    return {
+        "found": found,
+        "costs": _safe(plots.costs(search.space)),
+        "trainable": found.describe(search.job.graph),
+        "pareto": _safe(plots.pareto(found.front, {**search.beside, "chosen": chosen})),
+        "accuracy": _safe(_accuracy(analysis, search)),
+        "memory": {
+            "everything trained": _safe(_timeline(search.job, UpdateScheme.full(search.job.graph))),
+            "the chosen scheme": _safe(_timeline(search.job, found)),
+        },
+    }
+
+
+def _safe(svg: str) -> Any:
+    """What the page takes over as it is: our own figures, in which names are escaped."""
+    return require("markupsafe", "Jinja2", "analysis", "a report").Markup(svg)
+
+
+def _accuracy(analysis: Analysis, search: Search) -> str:
+    head = analysis.starts[0].mean
+    best = next(start for start in analysis.starts if start.last == analysis.last)
+    values = {"the head alone": head, "the common start": best.mean}
+    values["the chosen scheme, predicted"] = head + search.found.gain
+    if search.check is not None:
+        values["the chosen scheme, measured"] = head + search.check.measured.mean
+    return plots.bars(values, analysis.settings.metric)
+
+
+def _timeline(job: Job, scheme: UpdateScheme) -> str:
+    return timeline_svg(plan_job(job.with_scheme(scheme)).plan, "train")

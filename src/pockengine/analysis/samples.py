@@ -1,0 +1,82 @@
+"""Samples of a dataset as plain files, decoded once, for several processes to read."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pockengine.data.base import Array, Batch, Dataset, Inputs
+from pockengine.data.dataset import ArrayDataset
+from pockengine.errors import AnalysisError
+from pockengine.files import write_atomically
+
+CHUNK = 64  # samples that are decoded at a time
+INDEX = "samples.json"
+
+
+def write_samples(sets: Sequence[Dataset], folder: Path) -> None:
+    """Writes every sample's inputs and label, one set after the other; see `read_samples`.
+
+    Does nothing where the folder already holds these very samples.
+    """
+    prints = [data.fingerprint() for data in sets]
+    if _index(folder).get("fingerprints") == prints:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, np.memmap[Any, Any]] = {}
+    kind, names, row = "", [""], 0
+    total = sum(map(len, sets))
+    for batch in _batches(sets):
+        kind, names, inputs = _taken_apart(batch.x)
+        arrays = {f"x{i}": array for i, array in enumerate(inputs)} | {"y": np.asarray(batch.y)}
+        for name, array in arrays.items():
+            if name not in files:
+                shape = (total, *array.shape[1:])
+                path = folder / f"{name}.npy"
+                files[name] = np.lib.format.open_memmap(path, "w+", array.dtype, shape)
+            files[name][row : row + len(array)] = array
+        row += len(array)
+    for file in files.values():
+        file.flush()
+    index = {"kind": kind, "names": names, "classes": sets[0].classes, "fingerprints": prints}
+    write_atomically(folder / INDEX, json.dumps(index).encode())
+
+
+def _batches(sets: Sequence[Dataset]) -> Iterator[Batch]:
+    for data in sets:
+        for first in range(0, len(data), CHUNK):
+            yield data.batch(range(first, min(first + CHUNK, len(data))))
+
+
+def read_samples(folder: Path) -> ArrayDataset:
+    """The dataset in a folder; its arrays stay in the files until they are read."""
+    index = _index(folder)
+    if not index:
+        raise AnalysisError(f"{folder} holds no samples; run the analysis again")
+    names = index["names"]
+    inputs = [np.load(folder / f"x{i}.npy", mmap_mode="r") for i in range(len(names))]
+    x: Inputs = inputs[0]
+    if index["kind"] == "tuple":
+        x = tuple(inputs)
+    elif index["kind"] == "dict":
+        x = dict(zip(names, inputs, strict=True))
+    labels = np.load(folder / "y.npy", mmap_mode="r")
+    return ArrayDataset(x, labels, tuple(index["classes"]))
+
+
+def _taken_apart(x: Inputs) -> tuple[str, list[str], list[Array]]:
+    """What kind of inputs they are, their names if they have any, and the arrays."""
+    if isinstance(x, Mapping):
+        return "dict", list(x), [np.asarray(array) for array in x.values()]
+    if isinstance(x, tuple):
+        return "tuple", [""] * len(x), [np.asarray(array) for array in x]
+    return "array", [""], [np.asarray(x)]
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    if not path.is_file():
+        return {}
+    return dict(json.loads(path.read_text()))

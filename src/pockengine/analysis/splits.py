@@ -1,0 +1,92 @@
+"""Which samples the trials of a seed train on, and which judge them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pockengine.data.base import Array, Dataset
+from pockengine.data.splits import split_indices
+from pockengine.errors import AnalysisError
+
+HELD_OUT = 1 / 3  # of the samples, where no validation set is given
+LEAST = 20  # validation samples
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of samples that a trial trains on, and is judged by."""
+
+    train: int
+    validation: int
+
+
+def write_splits(
+    sets: Sequence[Dataset], seeds: Sequence[int], train: int, validation: int, folder: Path
+) -> Sizes:
+    """Writes indices into all samples, `SEED.npz` for each seed, at most so many on either side.
+
+    `sets` is the data and, perhaps, a validation set, one after the other. Without one each seed
+    holds out a part of its own, so that contributions do not depend on one lucky split. Raises
+    AnalysisError for too few samples, and for classes that one of two given sets lacks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_classes(sets)
+    for seed in seeds:
+        chosen, judged = _split(sets, seed)
+        labels = [data.labels for data in sets]
+        chosen = _at_most(chosen, train, labels, seed)
+        judged = _at_most(judged, validation, labels, seed)
+        np.savez(folder / f"{seed}.npz", train=chosen, validation=judged)
+    if len(judged) < LEAST:
+        half = 1.64 * 0.5 / np.sqrt(len(judged))
+        raise AnalysisError(
+            f"{len(judged)} validation samples are too few to measure anything: an accuracy would "
+            f"be known to ±{100 * half:.0f} points at best; give at least {LEAST}, better hundreds"
+        )
+    return Sizes(len(chosen), len(judged))
+
+
+def _split(sets: Sequence[Dataset], seed: int) -> tuple[Array, Array]:
+    if len(sets) == 2:
+        count = len(sets[0])
+        return np.arange(count), np.arange(count, count + len(sets[1]))
+    (data,) = sets
+    return split_indices(_classes(data.labels, len(data)), data.classes, HELD_OUT, seed)
+
+
+def _at_most(indices: Array, count: int, labels: Sequence[Array | None], seed: int) -> Array:
+    """A part of some samples, each class in its proportion, where there are more than `count`."""
+    if len(indices) <= count:
+        return indices
+    known = [x for x in labels if x is not None]
+    whole = np.concatenate(known) if known else None
+    numbers = _classes(whole, int(indices.max()) + 1)[indices]
+    part = split_indices(numbers, (), count / len(indices), seed)[1]
+    return indices[part]
+
+
+def _classes(labels: Array | None, count: int) -> Array:
+    """int64 (count,): the class numbers, or zeros where the labels are no classes."""
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        return np.zeros(count, np.int64)
+    return labels.astype(np.int64)
+
+
+def _check_classes(sets: Sequence[Dataset]) -> None:
+    present = [set(np.unique(_classes(d.labels, len(d)))) for d in sets]
+    if len(present) == 2 and present[0] != present[1]:
+        side, other = (
+            ("training", "validation") if present[1] - present[0] else ("validation", "training")
+        )
+        lacking = sorted((present[1] - present[0]) or (present[0] - present[1]))
+        names = ", ".join(_name(sets[0], int(n)) for n in lacking[:5])
+        raise AnalysisError(
+            f"classes {names} are in the {other} set and missing from the {side} set; what trains "
+            "them could not be measured. Split the data anew, or leave these classes out"
+        )
+
+
+def _name(data: Dataset, number: int) -> str:
+    return repr(data.classes[number]) if number < len(data.classes) else str(number)

@@ -1,0 +1,72 @@
+"""Splits of an analysis: by seed, in proportion, and refused where they can measure nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pockengine.analysis.samples import read_samples, write_samples
+from pockengine.analysis.splits import Sizes, write_splits
+from pockengine.data.dataset import ArrayDataset
+from pockengine.errors import AnalysisError
+
+
+def dataset(count: int, classes: int = 3, seed: int = 0) -> ArrayDataset:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, 4)).astype(np.float32)
+    return ArrayDataset(x, np.arange(count) % classes, [f"class {i}" for i in range(classes)])
+
+
+def indices(folder: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(folder / f"{seed}.npz") as file:
+        return file["train"], file["validation"]
+
+
+def test_each_seed_holds_out_another_part(tmp_path: Path) -> None:
+    assert write_splits([dataset(300)], (0, 1), 150, 60, tmp_path) == Sizes(150, 60)
+    train, validation = indices(tmp_path, 0)
+    assert not set(train) & set(validation)
+    assert np.bincount(validation % 3).tolist() == [20, 20, 20]
+    assert set(indices(tmp_path, 1)[1]) != set(validation)
+    first = train.tolist()
+    write_splits([dataset(300)], (0, 1), 150, 60, tmp_path)
+    assert indices(tmp_path, 0)[0].tolist() == first
+
+
+def test_a_given_validation_set_stays_apart(tmp_path: Path) -> None:
+    sets = [dataset(90), dataset(60, seed=1)]
+    assert write_splits(sets, (5,), 1000, 1000, tmp_path) == Sizes(90, 60)
+    train, validation = indices(tmp_path, 5)
+    assert train.tolist() == list(range(90)) and validation.tolist() == list(range(90, 150))
+
+
+def test_too_little_data_is_refused_with_the_interval(tmp_path: Path) -> None:
+    with pytest.raises(AnalysisError, match=r"9 validation samples are too few.* ±27 points"):
+        write_splits([dataset(30)], (0,), 100, 100, tmp_path)
+
+
+def test_a_class_that_one_set_lacks_is_refused_by_name(tmp_path: Path) -> None:
+    fewer = ArrayDataset(np.zeros((60, 4), np.float32), np.arange(60) % 2, ["class 0", "class 1"])
+    with pytest.raises(AnalysisError, match="'class 2' are in the training set and missing from"):
+        write_splits([dataset(90), fewer], (0,), 100, 100, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["array", "tuple", "dict"])
+def test_samples_come_back_as_they_were(tmp_path: Path, kind: str) -> None:
+    a, b = np.random.default_rng(0).standard_normal((2, 130, 3)).astype(np.float32)
+    x = {"array": a, "tuple": (a, b), "dict": {"left": a, "right/eye": b}}[kind]
+    data = ArrayDataset(x, np.arange(130) % 2)
+    write_samples([data, data], tmp_path)
+    batch = read_samples(tmp_path).batch([129, 131])
+    expected = data.batch([129, 1])
+    assert np.array_equal(batch.y, expected.y)
+    found = batch.x
+    for one, other in zip(_arrays(found), _arrays(expected.x), strict=True):
+        assert np.array_equal(one, other)
+    assert type(found) is type(expected.x)
+
+
+def _arrays(x: object) -> list[np.ndarray]:
+    if isinstance(x, dict):
+        return [x[name] for name in sorted(x)]
+    return list(x) if isinstance(x, tuple) else [x]
