@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pockengine.optim import Lion as Lion
     from pockengine.runtime.features import FeatureCache as FeatureCache
     from pockengine.runtime.session import Session as Session
+    from pockengine.runtime.trainer import Trainer as Trainer
     from pockengine.scheme import UpdateScheme as UpdateScheme
     from pockengine.target import Target as Target
 
@@ -55,6 +56,7 @@ _HOMES = {
     "optim": ("SGD", "Adam", "AdamW", "ClipNorm", "ClipValue", "Group", "Lion"),
     "runtime.features": ("FeatureCache",),
     "runtime.session": ("Session",),
+    "runtime.trainer": ("Trainer",),
     "scheme": ("UpdateScheme",),
     "target": ("Target",),
 }
