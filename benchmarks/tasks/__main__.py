@@ -18,10 +18,13 @@ from pockengine.runtime.program import Array
 SCHEMES = {"head": pe.UpdateScheme.head_only, "full": pe.UpdateScheme.full}
 
 
-def trained(task: Task, scheme: pe.UpdateScheme, lr: float, epochs: int, seed: int) -> pe.Session:
+def trained(
+    task: Task, scheme: pe.UpdateScheme, lr: float, epochs: int, seed: int, threads: int
+) -> pe.Session:
     """A session after the task's recipe, with another rate or other epochs."""
+    target = pe.Target.host(threads=threads)
     program = pe.compile(
-        task.graph, optimizer=task.optimizer, scheme=scheme, batch=task.batch, target=_host()
+        task.graph, optimizer=task.optimizer, scheme=scheme, batch=task.batch, target=target
     )
     cache = pe.FeatureCache("2GB") if program.signature.prefix else None
     session, rng, done = pe.Session(program, cache=cache), np.random.default_rng(seed), 0
@@ -51,10 +54,6 @@ def _step(session: pe.Session, data: Dataset, chosen: Array, rate: float) -> Non
     )
 
 
-def _host() -> pe.Target:
-    return pe.Target.host(threads=2)
-
-
 def accuracy(session: pe.Session, data: Dataset) -> float:
     """The share of samples that are told right."""
     x, y = data.batch(np.arange(len(data)))
@@ -68,17 +67,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     for name in [n for n in NAMES if any(fnmatch(n, glob) for glob in given.names)]:
         task = load(name)
         for which in given.schemes:
             for lr in given.lr or [task.lr]:
-                _run(task, which, lr, given.epochs or task.epochs, given.seed)
+                _run(task, which, lr, given.epochs or task.epochs, given)
 
 
-def _run(task: Task, which: str, lr: float, epochs: int, seed: int) -> None:
-    start = time.perf_counter()
-    with trained(task, SCHEMES[which](task.graph), lr, epochs, seed) as session:
+def _run(task: Task, which: str, lr: float, epochs: int, given: argparse.Namespace) -> None:
+    start, scheme = time.perf_counter(), SCHEMES[which](task.graph)
+    with trained(task, scheme, lr, epochs, given.seed, given.threads) as session:
         seconds = time.perf_counter() - start
         scores = [accuracy(session, data) for data in (task.validation, task.test)]
     print(
