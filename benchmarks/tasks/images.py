@@ -37,11 +37,11 @@ _OPTIMIZERS = {
     "efficientnet-lite0": pe.Adam(groups=(pe.Group("fc.*", lr_scale=10.0),)),
     "squeezenet": pe.SGD(momentum=0.9),
 }
-_RATES = {"efficientnet-lite0": 3e-4, "squeezenet": 2e-3}
+_RATES = {"efficientnet-lite0": 3e-4, "squeezenet": 1e-3, "squeezenet/emoji": 2e-3}
 RECIPES = {
-    f"{family}/{images}": Recipe(_OPTIMIZERS[family], _RATES[family], batch=16, epochs=6)
+    name: Recipe(_OPTIMIZERS[family], _RATES.get(name, _RATES[family]), batch=16, epochs=6)
     for family in FAMILIES
-    for images in SETS
+    for name in (f"{family}/{images}" for images in SETS)
 }
 
 
