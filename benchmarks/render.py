@@ -9,7 +9,7 @@ import argparse
 import importlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from benchmarks.workloads import SCHEMES
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 Figures = dict[str, Any]
+Parts = Mapping[str, Callable[[Figures], str]]
 
 
 def console_table(found: Figures) -> Table:
@@ -155,7 +156,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, line, *body))
 
 
-PARTS = {
+PARTS: Parts = {
     "about": about,
     "speed": lambda figures: markdown([*speed_rows(figures)]),
     "steps": lambda figures: markdown([*step_rows(figures)]),
@@ -164,11 +165,11 @@ PARTS = {
 }
 
 
-def rendered(page: str, figures: Figures) -> str:
+def rendered(page: str, figures: Figures, parts: Parts = PARTS) -> str:
     """The page with its parts written anew."""
 
     def part(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{PARTS[match[2]](figures)}\n<!-- end -->"
+        return f"{match[1]}\n\n{parts[match[2]](figures)}\n<!-- end -->"
 
     return re.sub(r"(<!-- figures: (\w+) -->).*?<!-- end -->", part, page, flags=re.DOTALL)
 

@@ -1,0 +1,92 @@
+"""The schemes that are compared on a task, none of which may take more than the searched one.
+
+The yardstick is `Cost.extra_bytes`: what training takes beyond the weights and inference. The
+search is pockengine's own, with a budget for this number in place of the whole program's bytes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import pockengine as pe
+from benchmarks.tasks import Task
+from pockengine import structure
+from pockengine.analysis.candidates import Candidate, bias_steps, candidates, start_scheme
+from pockengine.analysis.cost import Cost, CostOracle
+from pockengine.analysis.search import FoundScheme, find
+from pockengine.analysis.space import make_space
+from pockengine.ir.graph import Graph
+from pockengine.job import Job
+
+Extra = Callable[[pe.UpdateScheme], int]
+THREADS = 2
+
+
+class Chooser:
+    """Schemes for one task, planned for its recipe; `share` is the budget as a part of full's."""
+
+    def __init__(self, task: Task, share: float, cache: Path | None = None) -> None:
+        self._graph = task.graph
+        head, target = pe.UpdateScheme.head_only(task.graph), pe.Target.host(threads=THREADS)
+        job = Job.of(task.graph, "cross_entropy", task.optimizer, head, task.batch, target)
+        self.oracle = CostOracle(job, cache=cache)
+        self.budget = int(share * self.extra(pe.UpdateScheme.full(task.graph)))
+
+    def extra(self, scheme: pe.UpdateScheme) -> int:
+        """Bytes that training takes beyond the weights and inference."""
+        return self.oracle(scheme).extra_bytes
+
+    def searched(
+        self, gains: Mapping[tuple[str, float], float], bias_gains: Mapping[int, float]
+    ) -> FoundScheme:
+        """What brings the most within the budget, by the contributions of an analysis."""
+        space = make_space(self._graph, gains, bias_gains, self._ask)
+        return find(space, self._ask, self.budget)
+
+    def _ask(self, schemes: Sequence[pe.UpdateScheme]) -> list[Cost]:
+        costs = self.oracle.many(schemes)
+        return [replace(c, memory_bytes=c.extra_bytes, train_bytes=c.extra_bytes) for c in costs]
+
+    def last(self, limit: int) -> pe.UpdateScheme:
+        """As many last blocks as fit; the head alone where not one does."""
+        return last_blocks(self._graph, self.extra, limit)
+
+    def random(self, limit: int, seed: int) -> pe.UpdateScheme:
+        """Biases, tensors and ratios at random, until no further tensor fits."""
+        return random_scheme(self._graph, self.extra, limit, seed)
+
+
+def last_blocks(graph: Graph, extra: Extra, limit: int) -> pe.UpdateScheme:
+    """The most last blocks, whole, whose extra memory is within a limit, the head among them."""
+    found = pe.UpdateScheme.head_only(graph)
+    for last in range(1, len(structure.blocks(graph)) + 1):
+        scheme = pe.UpdateScheme.last_blocks(graph, last)
+        if extra(scheme) > limit:
+            break
+        found = scheme
+    return found
+
+
+def random_scheme(graph: Graph, extra: Extra, limit: int, seed: int) -> pe.UpdateScheme:
+    """What a search chooses from, chosen by chance: each tensor's turn comes once, at one ratio."""
+    rng = np.random.default_rng(seed)
+    biases = [start_scheme(graph, last) for last in bias_steps(graph)]
+    scheme = next(_fitting((biases[i] for i in rng.permutation(len(biases))), extra, limit))
+    found = candidates(graph)
+    for i in rng.permutation(len(found)):
+        more = scheme | pe.UpdateScheme({found[i].name: _ratio(found[i], rng)})
+        if extra(more) <= limit:
+            scheme = more
+    return scheme
+
+
+def _fitting(
+    schemes: Iterable[pe.UpdateScheme], extra: Extra, limit: int
+) -> Iterator[pe.UpdateScheme]:
+    return (scheme for scheme in schemes if extra(scheme) <= limit)
+
+
+def _ratio(candidate: Candidate, rng: np.random.Generator) -> float:
+    return candidate.ratios[int(rng.integers(len(candidate.ratios)))]
