@@ -138,7 +138,8 @@ def _plan(job: Job, observe: Observer, memo: Memo) -> Planned:
         graphs = _narrowed(graphs, job.precision, observe)
     if job.target.backend == "c":
         graphs, layouts = prepack(graphs, layouts, job.target.nr, memo)
-    make = partial(schedule, target=job.target, in_parts=job.samples < job.batch)
+    in_parts = job.samples < job.batch
+    make = partial(schedule, target=job.target, in_parts=in_parts, check=memo.checks)
     schedules = {n: memo.of("schedule", g, partial(make, g)) for n, g in graphs.items()}
     made = plan(schedules, memo)
     return Planned(job, verify_plan(made) if memo.checks else made, layouts)
@@ -180,12 +181,13 @@ def _narrowed(
     return graphs
 
 
-def schedule(graph: Graph, target: Target, in_parts: bool = False) -> Schedule:
+def schedule(graph: Graph, target: Target, in_parts: bool = False, check: bool = True) -> Schedule:
     """The steps of one entry point, in an order with a small peak."""
     if target.backend == "numpy":
         return reorder(fuse(graph))
     ready = prune(c.canonical(graph))
-    ready = verify(recompute(ready) if in_parts else ready)
+    ready = recompute(ready) if in_parts else ready
+    ready = verify(ready) if check else ready
     return reorder(c.with_kernels(fuse(ready, c.row_length), target))
 
 

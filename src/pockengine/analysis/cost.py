@@ -9,12 +9,14 @@ what schemes have in common, and no formula stands beside the planner. What was 
 in the cache file, under a key made of everything that decides it.
 """
 
+import gc
 import hashlib
 import json
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -100,7 +102,8 @@ class CostOracle:
         return [self._ask(self.job.with_scheme(scheme)) for scheme in schemes]
 
     def _ask(self, job: Job) -> Cost:
-        plan = plan_job(job, memo=self._memo).plan
+        with _no_collection():
+            plan = plan_job(job, memo=self._memo).plan
         seconds = self.times.step_seconds(plan, job) if self.times else 0.0
         trained = max(plan.entries[n].end for n in ("train", "accumulate") if n in plan.entries)
         return Cost(plan.arena_bytes, extra_training_bytes(plan), seconds, trained)
@@ -125,6 +128,18 @@ class CostOracle:
         times = self.times.to_json() if self.times else ""
         model = (print_graph(job.graph), *_contents(job.graph))
         return _digest(version("pockengine"), _engine(), repr(settings), times, *model)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Graphs have no cycles: looking for garbage among them again and again finds none."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _contents(graph: Graph) -> Iterable[str]:

@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from pockengine import structure
+from pockengine.analysis.candidates import RATIOS
 from pockengine.analysis.measure import RATE
 from pockengine.analysis.roofline import Stopwatch
 from pockengine.compiler import plan_job
 from pockengine.errors import InputError
-from pockengine.ir.graph import Input, Leaf
+from pockengine.ir.graph import Graph, Input, Leaf
 from pockengine.ir.op import Array, Value
 from pockengine.ir.rewrite import with_batch
 from pockengine.ir.schedule import Step, storage
@@ -41,7 +43,8 @@ from pockengine.runtime.session import Session
 from pockengine.scheme import UpdateScheme
 
 FORMAT, VERSION = "pockengine.calibration", 1
-CALLS = 12  # of each program
+CALLS = 20  # of each program
+WARM_SECONDS = 0.5  # before they count: a new arena, threads and clocks settle
 FEWEST = 4  # measured steps of a kind that has a model of its own
 NEAREST = 3  # measured steps that correct the model
 
@@ -193,6 +196,8 @@ class _Model:
         return max(1e-9, float(self.weights @ _parts(work)))
 
     def seconds(self, work: Work) -> float:
+        if not self.steps:
+            return self.plain(work)
         far = np.abs(self.places - _place(work)).sum(1)
         near = np.argsort(far, kind="stable")[:NEAREST]
         trust = 1 / (0.1 + far[near])
@@ -226,6 +231,32 @@ def least_squares(rows: Array, wanted: Array) -> Array:
                 best, least = np.zeros(count), float(rest @ rest)
                 best[chosen] = part
     return best
+
+
+# ---- which schemes to measure --------------------------------------------------------------------
+
+
+def calibration_schemes(graph: Graph, ratios: Iterable[float] = RATIOS) -> list[UpdateScheme]:
+    """Schemes whose programs have between them most steps that others have: the head alone, biases
+    alone, everything, and each ratio of all weights with biases and without, from two depths on.
+    """
+    head, full = UpdateScheme.head_only(graph), UpdateScheme.full(graph)
+    count = len(structure.blocks(graph))
+    found = [head, full, head | UpdateScheme.biases(graph)]
+    for number, ratio in enumerate(ratios):
+        for last in (count, max(1, count // 2)):
+            part = _weights(graph, last, ratio)
+            biases = (number + (last == count)) % 2
+            found.append(head | part | (UpdateScheme.biases(graph, last) if biases else head))
+    return list({scheme.to_json(): scheme for scheme in found}.values())
+
+
+def _weights(graph: Graph, last: int, ratio: float) -> UpdateScheme:
+    """The weights of the last blocks, as far as they have input channels a ratio of them."""
+    uses = [use for block in structure.blocks(graph)[-last:] for use in block.all if use.weighted]
+    head = {use.name for use in structure.head(graph)}
+    sliced = {use.name: use.axis is not None and use.role == "weight" for use in uses}
+    return UpdateScheme({n: ratio if s else 1.0 for n, s in sliced.items() if n not in head})
 
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -313,15 +344,17 @@ def _calls(
     call: Callable[[], object], watch: Stopwatch, entries: Sequence[str], times: int
 ) -> list[tuple[float, dict[str, Array]]]:
     """Seconds of a few rounds of calls, and of the steps of each entry point in them."""
+    end = time.perf_counter() + WARM_SECONDS
+    while time.perf_counter() < end:
+        call()
     found = []
-    for number in range(CALLS + 2):
+    for _ in range(CALLS):
         watch.reset()
         start = time.perf_counter()
         for _ in range(times):
             call()
         seconds = time.perf_counter() - start
-        if number >= 2:  # the first ones find cold caches
-            found.append((seconds, {name: watch.seconds(name).copy() for name in entries}))
+        found.append((seconds, {name: watch.seconds(name).copy() for name in entries}))
     return found
 
 

@@ -64,29 +64,39 @@ def rewrite(graph: Graph, rules: Sequence[Rule], limit: int = 100) -> Graph:
     A replacement is itself rewritten, operands first, so that a rule may build a tree that other
     rules go on with. Raises RuntimeError when one value is replaced more than `limit` times.
     """
-    done: dict[Value, Value] = {}
-    matching = _Matching(rules)
+    rewriting = _Rewriting(rules, limit)
+    rewriting.settle(graph.values())
+    return substitute(graph, rewriting.done)
 
-    def settle_all(values: Iterable[Value]) -> None:
+
+class _Rewriting:
+    """One run of `rewrite`; `done` maps each value to its new self."""
+
+    def __init__(self, rules: Sequence[Rule], limit: int) -> None:
+        self.matching, self.limit = _Matching(rules), limit
+        self.done: dict[Value, Value] = {}
+
+    def settle(self, values: Iterable[Value]) -> None:
+        """Rewrites values whose operands come before them."""
+        done = self.done
         for value in values:
             if value not in done:
-                current = settled(rebuild(value, [done[v] for v in value.inputs]))
+                current = self.settled(rebuild(value, [done[v] for v in value.inputs]))
                 done[value] = done[current] = current
 
-    def settled(value: Value) -> Value:
-        for _ in range(limit):
-            tried = matching[type(value.op)]
+    def settled(self, value: Value) -> Value:
+        """What a value becomes, its operands being rewritten."""
+        done = self.done
+        for _ in range(self.limit):
+            tried = self.matching[type(value.op)]
             following = next((r for rule in tried if (r := rule(value)) is not None), None)
             if following is None:
                 return value
             if not all(v in done or v is value for v in following.inputs):
-                settle_all(topological([following], done))
+                self.settle(topological([following], done))
                 return done[following]
             value = rebuild(following, [done.get(v, v) for v in following.inputs])
         raise RuntimeError(f"rules do not come to an end at {value}")
-
-    settle_all(graph.values())
-    return substitute(graph, done)
 
 
 class _Matching(dict[type[Op], list[Rule]]):
