@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from pockengine.analysis.cost import Cost
 
+from pockengine.analysis.climb import within
+from pockengine.analysis.cost import Cost
 from pockengine.analysis.evolution import evolve
 from pockengine.analysis.exact import Limits, gain, optimum
-from pockengine.analysis.search import find, front, within
+from pockengine.analysis.search import find, front
 from pockengine.analysis.space import Option, Reach, Space
 from pockengine.errors import MemoryBudgetError
 from pockengine.scheme import UpdateScheme

@@ -31,6 +31,11 @@ class Limits:
     seconds: float | None = None
     excess: Mapping[int, int] = field(default_factory=dict)
 
+    def scaled(self, share: float) -> "Limits":
+        """A share of the budgets."""
+        nbytes = None if self.nbytes is None else int(share * self.nbytes)
+        return Limits(nbytes, self.seconds and share * self.seconds, self.excess)
+
 
 def optimum(space: Space, limits: Limits) -> tuple[Option, ...] | None:
     """The options of the largest gain within the limits; None where none fits."""

@@ -10,16 +10,17 @@ a prediction; `check` (check.py) trains the scheme for real.
 import math
 from dataclasses import dataclass, field, replace
 
+from pockengine.analysis.climb import Choice, Planned, climb, key
 from pockengine.analysis.cost import Cost
 from pockengine.analysis.evolution import evolve
 from pockengine.analysis.exact import Limits, gain, optimum
-from pockengine.analysis.space import Ask, Option, Space
+from pockengine.analysis.space import Ask, Space
 from pockengine.errors import MemoryBudgetError
 from pockengine.scheme import UpdateScheme
 
 ROUNDS = 8  # of correcting the model
-MOST_CHANGES, NEIGHBOURS = 8, 16  # of a choice, one after the other; planned for each
-SLACK = 1.03  # how far over a budget an estimate may be that is worth planning
+TIGHTER = (0.9, 0.8)  # shares of the budgets that other starts are chosen for
+STARTS = 4  # that are bettered by small changes
 LEVELS = 10  # budgets between the least and the most that the front is made of
 
 
@@ -66,133 +67,66 @@ def find(
     Raises MemoryBudgetError when not even the head alone fits, with the least that would do.
     """
     _check_possible(space, ask, memory, seconds)
-    limits = Limits(memory, seconds)
-    best = _Best(space, ask, memory, seconds)
+    planned = Planned(space, ask, memory, seconds)
+    tried, bound = _modelled(planned)
+    fitting = [least(space), *(chosen for chosen in tried if planned.fits(chosen))]
+    starts = sorted(fitting, key=gain, reverse=True)[:STARTS]
+    best = max((climb(planned, start) for start in starts), key=gain)
+    return _found(planned, best, max(bound, gain(best)))
+
+
+def _modelled(planned: Planned) -> tuple[list[Choice], float]:
+    """What the model would choose, corrected by the planner again and again; the model's optimum.
+
+    And what it would choose of less than the budgets, and what evolution finds.
+    """
+    space, limits = planned.space, Limits(planned.memory, planned.seconds)
+    found: list[Choice] = []
     bound = -math.inf
     for _ in range(ROUNDS):
         chosen = optimum(space, limits)
-        if chosen is None:
+        if chosen is None or chosen in found:
             break
         bound = max(bound, gain(chosen))
-        if not best.is_new(chosen):
-            break
-        best.try_(chosen)
-        limits = best.corrected(limits, chosen)
-    rival = evolve(space, limits)
-    if rival is not None:
-        best.try_(rival)
-    best.improve()
-    return best.found(max(bound, best.gain))
+        found.append(chosen)
+        limits = _corrected(planned, limits, chosen)
+    others = [optimum(space, limits.scaled(share)) for share in TIGHTER]
+    others += [evolve(space, limits, seed) for seed in range(2)]
+    return [*found, *(chosen for chosen in others if chosen is not None)], bound
 
 
-class _Best:
-    """The best of what was tried and fits, and what is learned from what did not."""
-
-    def __init__(self, space: Space, ask: Ask, memory: int | None, seconds: float | None) -> None:
-        self._space, self._ask = space, ask
-        self._memory, self._seconds = memory, seconds
-        least = (max(space.groups[0], key=lambda option: option.block),)
-        self._chosen: tuple[Option, ...] = least
-        self._known: dict[tuple[str, ...], Cost] = {}
-
-    @property
-    def gain(self) -> float:
-        return gain(self._chosen)
-
-    def is_new(self, chosen: tuple[Option, ...]) -> bool:
-        return _key(chosen) not in self._known
-
-    def try_(self, chosen: tuple[Option, ...]) -> None:
-        """Plans a choice, and keeps it if it fits and is the best so far."""
-        fits = within(self._cost(chosen), self._memory, self._seconds)
-        if fits and gain(chosen) >= self.gain:
-            self._chosen = chosen
-
-    def improve(self) -> None:
-        """Changes one or two groups at a time, as long as that gains something and fits."""
-        for _ in range(MOST_CHANGES):
-            before = self.gain
-            for chosen in self._neighbours():
-                self.try_(chosen)
-                if self.gain > before:
-                    break
-            else:
-                return
-
-    def _neighbours(self) -> list[tuple[Option, ...]]:
-        """The choices of more gain that differ in one or two groups, the most promising first.
-
-        Some fit by the estimate, and some are only just over: the planner may see it otherwise.
-        """
-        single = [c for group in self._space.groups for c in self._changed(self._chosen, group)]
-        double = [
-            c for one in single for group in self._space.groups for c in self._changed(one, group)
-        ]
-        found = {_key(c): c for c in [*single, *double] if gain(c) > self.gain + 1e-12}
-        ranked = sorted((c for c in found.values() if self.is_new(c)), key=gain, reverse=True)
-        fitting = [c for c in ranked if self._over(c) <= 1.0]
-        close = [c for c in ranked if 1.0 < self._over(c) <= SLACK]
-        return sorted([*fitting[:NEIGHBOURS], *close[:NEIGHBOURS]], key=gain, reverse=True)
-
-    def _changed(
-        self, chosen: tuple[Option, ...], group: tuple[Option, ...]
-    ) -> list[tuple[Option, ...]]:
-        """The choices with another option of a group, or with none where it may have none."""
-        others = tuple(o for o in chosen if o not in group)
-        found = [(*others, option) for option in group if option not in chosen]
-        needed = group is self._space.groups[0]
-        return found if needed or len(others) == len(chosen) else [*found, others]
-
-    def _over(self, chosen: tuple[Option, ...]) -> float:
-        """The estimate's largest share of a budget."""
-        estimate = self._space.cost(chosen)
-        memory = estimate.memory_bytes / self._memory if self._memory else 0.0
-        return max(memory, estimate.step_seconds / self._seconds if self._seconds else 0.0)
-
-    def corrected(self, limits: Limits, chosen: tuple[Option, ...]) -> Limits:
-        """The limits, with what the estimate of this choice was off by, in bytes and seconds."""
-        cost, estimate = self._cost(chosen), self._space.cost(chosen)
-        block = self._space.reach(chosen).block
-        excess = cost.train_bytes - estimate.train_bytes
-        slow = max(0.0, cost.step_seconds - estimate.step_seconds)
-        seconds = None if self._seconds is None else self._seconds - slow
-        return replace(limits, seconds=seconds, excess={**limits.excess, block: excess})
-
-    def found(self, bound: float) -> FoundScheme:
-        chosen = self._chosen
-        scheme = self._space.scheme(chosen)
-        reasons = tuple((option.label, option.gain) for option in chosen)
-        return FoundScheme(
-            scheme.shares,
-            self._space.model,
-            gain=self.gain,
-            bound=bound,
-            cost=self._cost(chosen),
-            reasons=reasons,
-        )
-
-    def _cost(self, chosen: tuple[Option, ...]) -> Cost:
-        key = _key(chosen)
-        if key not in self._known:
-            (self._known[key],) = self._ask([self._space.scheme(chosen)])
-        return self._known[key]
+def _corrected(planned: Planned, limits: Limits, chosen: Choice) -> Limits:
+    """The limits, with what the estimate of this choice was off by, in bytes and seconds."""
+    cost, estimate = planned.cost(chosen), planned.space.cost(chosen)
+    block = planned.space.reach(chosen).block
+    excess = cost.train_bytes - estimate.train_bytes
+    slow = max(0.0, cost.step_seconds - estimate.step_seconds)
+    seconds = None if planned.seconds is None else planned.seconds - slow
+    return replace(limits, seconds=seconds, excess={**limits.excess, block: excess})
 
 
-def _key(chosen: tuple[Option, ...]) -> tuple[str, ...]:
-    return tuple(sorted(option.label for option in chosen))
+def _found(planned: Planned, chosen: Choice, bound: float) -> FoundScheme:
+    return FoundScheme(
+        planned.space.scheme(chosen).shares,
+        planned.space.model,
+        gain=gain(chosen),
+        bound=bound,
+        cost=planned.cost(chosen),
+        reasons=tuple((option.label, option.gain) for option in chosen),
+    )
 
 
 def front(space: Space, ask: Ask) -> tuple[FrontPoint, ...]:
     """Schemes for budgets from the least to the most, those that another one beats left out."""
-    least, most = (space.cost(c) for c in _extremes(space))
-    choices: dict[tuple[str, ...], tuple[Option, ...]] = {}
+    low, high = (space.cost(c) for c in _extremes(space))
+    choices: dict[tuple[str, ...], Choice] = {}
     for level in range(LEVELS + 1):
         share = level / LEVELS
-        nbytes = least.memory_bytes + share * (most.memory_bytes - least.memory_bytes)
-        seconds = least.step_seconds + share * (most.step_seconds - least.step_seconds)
+        nbytes = low.memory_bytes + share * (high.memory_bytes - low.memory_bytes)
+        seconds = low.step_seconds + share * (high.step_seconds - low.step_seconds)
         for limits in (Limits(nbytes=math.ceil(nbytes)), Limits(seconds=seconds)):
             if (chosen := optimum(space, limits)) is not None:
-                choices[_key(chosen)] = chosen
+                choices[key(chosen)] = chosen
     schemes = [space.scheme(chosen) for chosen in choices.values()]
     points = [
         FrontPoint(scheme, gain(chosen), cost)
@@ -202,27 +136,27 @@ def front(space: Space, ask: Ask) -> tuple[FrontPoint, ...]:
     return tuple(sorted(kept, key=lambda p: p.cost.memory_bytes))
 
 
-def within(cost: Cost, memory: int | None, seconds: float | None) -> bool:
-    """Whether a cost is within the budgets."""
-    fits = memory is None or cost.memory_bytes <= memory
-    return fits and (seconds is None or cost.step_seconds <= seconds)
+def least(space: Space) -> Choice:
+    """The least that may be chosen: nothing beside the head, or the fewest biases."""
+    return (max(space.groups[0], key=lambda option: option.block),)
 
 
-def _extremes(space: Space) -> tuple[tuple[Option, ...], tuple[Option, ...]]:
+def _extremes(space: Space) -> tuple[Choice, Choice]:
     """The least that may be chosen, and the most."""
-    least = (max(space.groups[0], key=lambda option: option.block),)
     deepest = min(space.groups[0], key=lambda option: option.block)
     largest = (max(group, key=lambda option: option.nbytes) for group in space.groups[1:])
-    return least, (deepest, *largest)
+    return least(space), (deepest, *largest)
 
 
 def _beats(a: FrontPoint, b: FrontPoint) -> bool:
     """Whether `a` is nowhere worse than `b`, and somewhere better."""
 
-    def key(p: FrontPoint) -> tuple[float, float, float]:
+    def figures(p: FrontPoint) -> tuple[float, float, float]:
         return -p.gain, p.cost.memory_bytes, p.cost.step_seconds
 
-    return key(a) != key(b) and all(x <= y for x, y in zip(key(a), key(b), strict=True))
+    return figures(a) != figures(b) and all(
+        x <= y for x, y in zip(figures(a), figures(b), strict=True)
+    )
 
 
 def _check_possible(space: Space, ask: Ask, memory: int | None, seconds: float | None) -> None:
