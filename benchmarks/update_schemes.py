@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -32,13 +32,18 @@ from pockengine.analysis.candidates import candidates
 from pockengine.analysis.check import check
 from pockengine.analysis.trials import Progress
 from pockengine.files import cache_dir
+from pockengine.ir.graph import Graph
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "update_schemes.json"
 SHARE = 1 / 5  # of the extra memory that full training takes
 MAIN = ("full", "searched", "head", "biases", "last", "random")
 MORE = ("reused", "by gradient", "by chance")  # another analysis; other channels
-DRAWN = ("random", "by chance")  # anew for each seed
+SIMPLE: Mapping[str, Callable[[Graph], pe.UpdateScheme]] = {
+    "full": pe.UpdateScheme.full,
+    "head": pe.UpdateScheme.head_only,
+    "biases": lambda graph: pe.UpdateScheme.head_only(graph) | pe.UpdateScheme.biases(graph),
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Options:
     seeds: tuple[int, ...]
     methods: tuple[str, ...]
     fast: bool
-    metric: str | None
+    metric: str
     workers: int
 
 
@@ -135,9 +140,8 @@ class Comparison:
     def _chosen(self, method: str) -> list[pe.UpdateScheme]:
         """One scheme, or one for each seed."""
         graph, seeds = self.task.graph, self._options.seeds
-        if method in ("full", "head", "biases"):
-            simple = {"full": "full", "head": "head_only", "biases": "biases"}[method]
-            return [getattr(pe.UpdateScheme, simple)(graph)]
+        if method in SIMPLE:
+            return [SIMPLE[method](graph)]
         if method == "searched":
             return [self._searched()]
         if method == "reused":
@@ -243,7 +247,7 @@ def main() -> None:
     )
     parser.add_argument("tasks", nargs="*", default=["*"], help="or globs of them")
     parser.add_argument("--fast", action="store_true", help="shorter analyses")
-    parser.add_argument("--metric", choices=("accuracy", "loss"), help="of the analyses")
+    parser.add_argument("--metric", choices=("accuracy", "loss"), default="loss")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=THREADS, help="trainings at a time")
     parser.add_argument("--methods", nargs="+", choices=(*MAIN, *MORE), default=[*MAIN, *MORE])
