@@ -8,6 +8,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHOWN = {
+    "analyze_and_search.py": "wrote report.html and scheme.json",
     "cross_compile.py": "neon-linux: aarch64-linux-gnu",
     "finetune_onnx.py": "wrote tuned.onnx",
     "finetune_torch.py": "accuracy of the PyTorch model with these weights",

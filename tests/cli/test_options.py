@@ -6,14 +6,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pockengine.cli.options import Config, JobOptions, job_verb, parse_bytes
+from pockengine.cli.options import Config, JobOptions, parse_bytes, with_options
 from pockengine.errors import InputError
 
 app = typer.Typer()
 
 
 @app.command()
-@job_verb
+@with_options
 def show(options: JobOptions, out: str = "here", config: Config = None) -> None:
     typer.echo(f"{options.model} {options.batch} {options.train} {options.threads} {out}")
 

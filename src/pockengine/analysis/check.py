@@ -4,7 +4,7 @@ Contributions are measured one at a time, and a search adds them up. Tensors tha
 together may bring less than the sum, or more; this says by how much.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from pockengine.analysis.journal import Journal
-from pockengine.analysis.result import Analysis
+from pockengine.analysis.result import Analysis, Settings
 from pockengine.analysis.samples import write_samples
+from pockengine.analysis.search import FoundScheme
 from pockengine.analysis.splits import write_splits
 from pockengine.analysis.statistics import Interval
 from pockengine.analysis.trials import Lab, Progress, Trial, workspace
-from pockengine.data.dataset import as_dataset
+from pockengine.data.dataset import Dataset, as_dataset
 from pockengine.errors import AnalysisError
 from pockengine.scheme import UpdateScheme
 from pockengine.target import Target
@@ -48,14 +49,14 @@ def check(
 ) -> Check:
     """Trains a scheme with every seed of an analysis, on the same data with the same recipe.
 
-    `predicted` is the gain of a scheme that was found, if it does not say so itself. With the
-    analysis's own `folder` the result is kept there. Raises AnalysisError for other data.
+    `predicted` is by default what the analysis predicts. With the analysis's own `folder` the
+    result is kept there. Raises AnalysisError for other data, and for an analysis by a proxy.
     """
     sets = [as_dataset(data)] + ([] if validation is None else [as_dataset(validation)])
     settings = analysis.settings
-    if tuple(s.fingerprint() for s in sets) != settings.data:
-        raise AnalysisError("these are not the data of the analysis; give the same data sets")
-    expected = getattr(scheme, "gain", 0.0) if predicted is None else predicted
+    _check_comparable(settings, sets)
+    if predicted is None:
+        predicted = scheme.gain if isinstance(scheme, FoundScheme) else analysis.predict(scheme)
     job = settings.job(analysis.known_graph, Target.host(threads=1))
     with workspace(folder) as place:
         write_samples(sets, place / "samples")
@@ -63,10 +64,24 @@ def check(
         write_splits(sets, settings.seeds, *limits, place / "splits")
         journal = Journal(place / "journal.jsonl" if folder else None, settings.to_json())
         with Lab(job, place, settings.recipe, journal, workers, progress) as lab:
-            lab.stage, lab.expected = "the scheme found", len(settings.seeds)
+            lab.expected = len(settings.seeds)
             lab.add_program("checked", scheme)
+            lab.stage = "training the scheme"
             trials = [Trial(scheme.shares, seed) for seed in settings.seeds]
-            scores = [settings.value(score.metrics) for score in lab.run(trials)]
+            scores = [settings.value(score) for score in lab.run(trials)]
     head = analysis.starts[0].scores
     measured = analysis.spread.interval(np.subtract(scores, head).tolist())
-    return Check(expected, measured, tuple(scores))
+    return Check(predicted, measured, tuple(scores))
+
+
+def _check_comparable(settings: Settings, sets: Sequence[Dataset]) -> None:
+    if settings.estimated:
+        raise AnalysisError(
+            f"the gains are estimated by {settings.metric}, which predicts no accuracy to compare "
+            "with; measure contributions first"
+        )
+    if tuple(data.fingerprint() for data in sets) != settings.data:
+        raise AnalysisError(
+            "these are not the samples of the analysis; give the same ones, read in the same way, "
+            "and the validation set too if there was one"
+        )

@@ -117,6 +117,11 @@ class _Measuring:
     def __init__(self, lab: Lab, graph: Graph, settings: Settings, effort: Effort) -> None:
         self._lab, self._graph, self._settings, self._effort = lab, graph, settings, effort
         self._candidates = candidates(graph, settings.ratios)
+        if not self._candidates:
+            raise AnalysisError(
+                "the model has no weights outside its head, so there is nothing to choose; train "
+                "the head (UpdateScheme.head_only)"
+            )
         self._deltas: dict[Pair, list[float]] = {}
         self._lost: set[Pair] = set()
 
@@ -127,6 +132,9 @@ class _Measuring:
         self._make_programs(best)
         whole = [(c.name, c.ratios[-1]) for c in self._candidates]
         self._measure("each tensor, whole", whole, best, 1)
+        if self._lost and not self._deltas:
+            raise _diverging(self._settings, "any tensor")
+        _check_varies(self._settings, starts, self._deltas.values())
         better = self._better(whole, starts)
         shares = [
             (c.name, r) for c in self._candidates if (c.name, 1.0) in better for r in c.ratios[:-1]
@@ -154,7 +162,7 @@ class _Measuring:
         seeds = self._settings.seeds
         schemes = [start_scheme(self._graph, last) for last in steps]
         trials = [Trial(scheme.shares, seed) for scheme in schemes for seed in seeds]
-        scores = [self._settings.value(score.metrics) for score in self._lab.run(trials)]
+        scores = [self._settings.value(score) for score in self._lab.run(trials)]
         rows = zip(steps, np.reshape(scores, (len(steps), len(seeds))), strict=True)
         starts = [Start(last, tuple(map(float, row))) for last, row in rows]
         _check_metric(self._settings, starts)
@@ -178,7 +186,7 @@ class _Measuring:
             for (name, ratio), n in wanted
         ]
         for (pair, n), score in zip(wanted, self._lab.run(trials), strict=True):
-            delta = self._settings.value(score.metrics) - start.scores[n]
+            delta = self._settings.value(score) - start.scores[n]
             if not math.isfinite(delta):
                 self._lost.add(pair)
             self._deltas.setdefault(pair, []).append(delta)
@@ -217,17 +225,33 @@ class _Measuring:
 def _check_metric(settings: Settings, starts: Sequence[Start]) -> None:
     """Raises AnalysisError for a metric that says nothing: not a number, or always the same."""
     scores = [score for start in starts for score in start.scores]
-    name, rate = settings.metric, settings.recipe.lr
     if not np.isfinite(scores).all():
-        raise AnalysisError(
-            f"the metric {name!r} of the common start is {scores[0]}; use a smaller learning rate "
-            f"than {rate}, or look for bad values in the data"
-        )
+        raise _diverging(settings, "the common start")
     if len(scores) > 1 and len(set(scores)) == 1:
-        raise AnalysisError(
-            f"the metric {name!r} is {scores[0]} whatever is trained, so nothing can be compared; "
-            f"use another learning rate than {rate}, more epochs, or check the labels"
-        )
+        raise _constant(settings, scores[0])
+
+
+def _check_varies(
+    settings: Settings, starts: Sequence[Start], deltas: Iterable[Sequence[float]]
+) -> None:
+    """Raises AnalysisError where no training, of biases or of a tensor, changed the metric."""
+    biases_count = len({start.scores for start in starts}) > 1
+    if not biases_count and not any(delta for found in deltas for delta in found):
+        raise _constant(settings, starts[0].scores[0])
+
+
+def _constant(settings: Settings, value: float) -> AnalysisError:
+    return AnalysisError(
+        f"the metric {settings.metric!r} is {value} whatever is trained, so nothing can be "
+        f"compared; use another learning rate than {settings.recipe.lr}, or check the labels"
+    )
+
+
+def _diverging(settings: Settings, what: str) -> AnalysisError:
+    return AnalysisError(
+        f"training {what} diverges, so the {settings.metric} cannot be measured; use a smaller "
+        f"learning rate than {settings.recipe.lr}, or look for bad values in the data"
+    )
 
 
 def _warn_of_noise(analysis: Analysis) -> None:

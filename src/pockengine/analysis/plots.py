@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SHADES = ("#b7d3ea", "#7aaed6", "#3b7fb5", "#164f7c")  # of ratios, the whole tensor darkest
 CHOSEN, BESIDE = "#d1495b", "#4e5d6c"
 ROW = 0.24  # inches that a tensor takes
+METADATA = ("Creator", "Date", "Format", "Type")  # that are left out
 
 
 def contributions(analysis: Analysis) -> str:
@@ -34,20 +35,24 @@ def contributions(analysis: Analysis) -> str:
         label = f"{c.ratio:g} of the channels" if c.ratio < 1 else "whole"
         axes.errorbar(found.mean, y, xerr=width, fmt="o", ms=3, lw=1, color=colour, label=label)
     axes.axvline(0, color="black", lw=0.6)
-    axes.set_xlabel(f"change of {analysis.settings.metric} against the common start")
+    metric = analysis.settings.metric
+    estimated = analysis.settings.estimated
+    axes.set_xlabel(f"{metric}, the largest is 1" if estimated else f"change of {metric}")
     return _named_rows(figure, axes, names)
 
 
 def costs(space: Space) -> str:
-    """What each tensor, trained whole, adds to memory and to a step."""
-    groups = [max(group, key=lambda option: option.nbytes) for group in space.groups[1:]]
-    figure = _new(figsize=(9, 1.2 + ROW * len(groups)))
-    left, right = figure.subplots(1, 2, sharey=True)
-    left.barh(range(len(groups)), [o.nbytes / 1e6 for o in groups], color=SHADES[2])
-    left.set_xlabel("MB of training memory")
-    right.barh(range(len(groups)), [1e3 * o.seconds for o in groups], color=SHADES[1])
-    right.set_xlabel("ms of a step")
-    return _named_rows(figure, left, [option.label for option in groups])
+    """What each tensor, trained whole, adds to memory and, where steps are timed, to a step."""
+    whole = [max(group, key=lambda option: option.nbytes) for group in space.groups[1:]]
+    shown = {"MB of training memory": [option.nbytes / 1e6 for option in whole]}
+    if any(option.seconds for option in whole):
+        shown["ms of a step"] = [1e3 * option.seconds for option in whole]
+    figure = _new(figsize=(9, 1.2 + ROW * len(whole)))
+    columns = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, (label, values) in zip(columns, shown.items(), strict=True):
+        axes.barh(range(len(whole)), values, color=SHADES[2])
+        axes.set_xlabel(label)
+    return _named_rows(figure, columns[0], [option.label for option in whole])
 
 
 def pareto(front: Sequence[FrontPoint], marked: Mapping[str, FrontPoint]) -> str:
@@ -58,12 +63,14 @@ def pareto(front: Sequence[FrontPoint], marked: Mapping[str, FrontPoint]) -> str
     memory = [p.cost.memory_bytes / 1e6 for p in ordered]
     axes.step(memory, [p.gain for p in ordered], where="post", color=SHADES[2], lw=1)
     times = [1e3 * p.cost.step_seconds for p in ordered]
-    shown = axes.scatter(memory, [p.gain for p in ordered], c=times, cmap="viridis", zorder=3)
-    figure.colorbar(shown, label="ms of a step")
+    colours = {"c": times, "cmap": "viridis"} if any(times) else {"color": SHADES[3]}
+    shown = axes.scatter(memory, [p.gain for p in ordered], zorder=3, **colours)
+    if any(times):
+        figure.colorbar(shown, label="ms of a step")
     for name, point in marked.items():
         x, y = point.cost.memory_bytes / 1e6, point.gain
         axes.plot(x, y, "*" if name == "chosen" else "s", color=CHOSEN, zorder=4)
-        axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points")
+        axes.annotate(_plain(name), (x, y), xytext=(5, 4), textcoords="offset points")
     axes.set_xlabel("memory of the program, MB")
     axes.set_ylabel("predicted gain over the head alone")
     return _svg(figure)
@@ -92,13 +99,18 @@ def _figure(rows: int) -> "tuple[Figure, Axes]":
 
 
 def _named_rows(figure: "Figure", axes: "Axes", names: Sequence[str]) -> str:
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_yticks(range(len(names)), [*map(_plain, names)], fontsize=7)
     axes.invert_yaxis()
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if unique:
         axes.legend(unique.values(), unique.keys(), fontsize=7)
     return _svg(figure)
+
+
+def _plain(name: str) -> str:
+    """A name whose dollar signs begin no formula."""
+    return name.replace("$", r"\$")
 
 
 def _finite(value: float) -> bool:
@@ -110,6 +122,6 @@ def _svg(figure: "Figure") -> str:
     text = io.StringIO()
     matplotlib = require("matplotlib", "Matplotlib", "analysis", "a report")
     with matplotlib.rc_context({"svg.hashsalt": "pockengine", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(METADATA))
     whole = text.getvalue()
     return whole[whole.index("<svg") :]

@@ -5,11 +5,12 @@
     fisher         sum of squared gradients, the trace of the empirical Fisher information
     weight_snr     singular values above what noise would give, over those below
 
-None trains anything. `agreement` says how well each ranks the tensors of a measured analysis.
+None trains anything. `agreement` says how well each ranks the tensors of a measured analysis, and
+`estimate` (estimate.py) makes an analysis of one.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,8 +29,15 @@ from pockengine.runtime.program import Array
 from pockengine.runtime.session import Session
 from pockengine.scheme import UpdateScheme
 
-PROXIES = ("weight_norm", "gradient_norm", "fisher", "weight_snr")
+# Of a weight, its mean gradient and the mean of its squared gradients, or of some channels of them.
+OF_CHANNELS: Mapping[str, Callable[[Array, Array, Array], float]] = {
+    "weight_norm": lambda weight, gradient, squares: float(np.linalg.norm(weight)),
+    "gradient_norm": lambda weight, gradient, squares: float(np.linalg.norm(gradient)),
+    "fisher": lambda weight, gradient, squares: float(squares.sum()),
+}
+PROXIES = (*OF_CHANNELS, "weight_snr")
 BATCHES = 8
+RATE = 1024.0  # so large that small gradients are not lost beside the weights they are added to
 
 
 @dataclass(frozen=True)
@@ -40,11 +48,15 @@ class Gradients:
     squares: Mapping[str, Array] = field(default_factory=dict)
     batches: int = 0
 
+    def means(self, name: str) -> tuple[Array, Array]:
+        """The mean gradient of a tensor, and the mean of its squares."""
+        return self.total[name] / self.batches, self.squares[name] / self.batches
+
 
 def gradients(
     graph: Graph,
     data: Dataset,
-    found: tuple[Candidate, ...],
+    found: Iterable[Candidate],
     *,
     loss: Loss | str = "cross_entropy",
     batch: int = 16,
@@ -53,8 +65,8 @@ def gradients(
 ) -> Gradients:
     """The gradients of the candidates at the model's own weights, in the weights' layout.
 
-    A step of plain SGD at rate 1 from the same weights moves each by its gradient, so nothing but
-    a training program is needed.
+    A step of plain SGD moves each by its gradient times the rate, so nothing but a training program
+    is needed.
     """
     names = [candidate.name for candidate in found]
     scheme = UpdateScheme.head_only(graph) | UpdateScheme(dict.fromkeys(names, 1.0))
@@ -66,7 +78,7 @@ def gradients(
         start = {name: array for name, array in session.state_dict().items() if name in total}
         for moved in _steps(session, data, batch, batches, seed):
             for name in names:
-                gradient = start[name].astype(np.float64) - moved[name]
+                gradient = (start[name].astype(np.float64) - moved[name]) / RATE
                 total[name] += gradient
                 squares[name] += gradient**2
             count += 1
@@ -82,41 +94,45 @@ def _steps(
         for x, y in Loader(data, batch, seed=seed).epoch(epoch):
             if done < batches:
                 session.reset()
-                session.step(x, y, lr=1.0)
+                session.step(x, y, lr=RATE)
                 yield session.state_dict()
                 done += 1
         epoch += 1
 
 
 def scores(
-    graph: Graph, found: tuple[Candidate, ...], known: Gradients
+    graph: Graph, found: Iterable[Candidate], known: Gradients
 ) -> dict[str, dict[str, float]]:
     """The score of each candidate by each proxy; the larger, the more training it may bring."""
+    uses = structure.uses(graph)
     weights = {c.name: np.asarray(graph.data[c.name], np.float64) for c in found}
-    return {
-        "weight_norm": {n: float(np.linalg.norm(w)) for n, w in weights.items()},
-        "gradient_norm": {
-            n: float(np.linalg.norm(known.total[n])) / known.batches for n in weights
-        },
-        "fisher": {n: float(known.squares[n].sum()) / known.batches for n in weights},
-        "weight_snr": {n: weight_snr(w, structure.uses(graph)[n].axis) for n, w in weights.items()},
+    by_proxy = {
+        proxy: {name: score(weight, *known.means(name)) for name, weight in weights.items()}
+        for proxy, score in OF_CHANNELS.items()
     }
+    return by_proxy | {"weight_snr": {n: weight_snr(w, uses[n].axis) for n, w in weights.items()}}
 
 
 def weight_snr(weight: Array, axis: int | None) -> float:
-    """Sum of the singular values that noise alone would not give, over the sum of the others.
-
-    A matrix of rows x columns of independent noise of deviation s has none above s * (sqrt(rows) +
-    sqrt(columns)) (Marchenko and Pastur, 1967); s is estimated from the interquartile range of the
-    singular values, as in "Spectrum" (Hartford et al., arXiv 2406.06623).
-    """
+    """Sum of the singular values that noise alone would not give, over the sum of the others."""
     matrix = np.moveaxis(weight, axis or 0, 0).reshape(weight.shape[axis or 0], -1)
     values = np.linalg.svd(matrix, compute_uv=False)
-    low, high = np.percentile(values, [25, 75])
-    rows, columns = sorted(matrix.shape)
-    edge = (high - low) / 1.349 * (1 + math.sqrt(rows / columns))
+    edge = _noise_edge(values, min(matrix.shape) / max(matrix.shape))
     noise = values[values <= edge].sum()
     return float(values[values > edge].sum() / noise) if noise > 0 else float(values.sum())
+
+
+def _noise_edge(values: Array, ratio: float) -> float:
+    """The largest singular value that independent noise with the same median one would give.
+
+    By the law of Marchenko and Pastur (1967), of matrices with this ratio of their sides; the
+    median as in Gavish and Donoho, "The optimal hard threshold for singular values is 4/sqrt(3)".
+    """
+    low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
+    squares = low + (high - low) * (np.arange(2000) + 0.5) / 2000
+    below = np.cumsum(np.sqrt((high - squares) * (squares - low)) / squares)
+    median = squares[np.searchsorted(below, below[-1] / 2)]
+    return float(np.median(values) * math.sqrt(high / median))
 
 
 def channel_scores(known: Gradients, graph: Graph) -> dict[str, Array]:

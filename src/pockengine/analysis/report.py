@@ -1,22 +1,26 @@
 """An HTML page of an analysis: one file, its figures inside, nothing loaded from anywhere."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pockengine.analysis import plots
+from pockengine.analysis.candidates import candidates
 from pockengine.analysis.check import Check
 from pockengine.analysis.result import Analysis
 from pockengine.analysis.search import FoundScheme, FrontPoint
+from pockengine.analysis.searcher import Searcher
 from pockengine.analysis.space import Space
 from pockengine.analysis.statistics import CONFIDENCE
 from pockengine.compiler import plan_job
+from pockengine.errors import SchemeError
 from pockengine.extras import require
 from pockengine.files import write_atomically
 from pockengine.job import Job
 from pockengine.plan.report import timeline_svg
-from pockengine.scheme import UpdateScheme
+from pockengine.scheme import PRESETS, UpdateScheme
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,18 @@ class Search:
     job: Job
     beside: Mapping[str, FrontPoint] = field(default_factory=dict)  # presets and the like, by name
     check: Check | None = None
+
+
+def presets_beside(analysis: Analysis, searcher: Searcher) -> dict[str, FrontPoint]:
+    """What presets are predicted to bring, and cost: those that find weights to train here."""
+    graph, found = searcher.job.graph, {}
+    weights = {candidate.name for candidate in candidates(graph)}
+    for name in PRESETS:
+        with suppress(SchemeError):
+            scheme = UpdateScheme.preset(graph, name)
+            if weights & scheme.shares.keys():
+                found[name] = FrontPoint(scheme, analysis.predict(scheme), searcher.oracle(scheme))
+    return found
 
 
 def write_report(path: str | Path, analysis: Analysis, search: Search | None = None) -> None:
@@ -77,7 +93,7 @@ def _safe(svg: str) -> Any:
 def _accuracy(analysis: Analysis, search: Search) -> str:
     head = analysis.starts[0].mean
     best = next(start for start in analysis.starts if start.last == analysis.last)
-    values = {"the head alone": head, "the common start": best.mean}
+    values = {"the head alone": head, f"with biases of the last {best.last}": best.mean}
     values["the chosen scheme, predicted"] = head + search.found.gain
     if search.check is not None:
         values["the chosen scheme, measured"] = head + search.check.measured.mean

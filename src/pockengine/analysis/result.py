@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from pockengine import structure
+from pockengine.analysis.candidates import start_scheme
 from pockengine.analysis.journal import digest
 from pockengine.analysis.search import FoundScheme
 from pockengine.analysis.searcher import Searcher, calibrated
 from pockengine.analysis.splits import Sizes
 from pockengine.analysis.statistics import Interval, Spread, shrunk
 from pockengine.analysis.timing import Calibration
-from pockengine.analysis.trials import Recipe
+from pockengine.analysis.trials import Recipe, Score
 from pockengine.autodiff.objective import LOSSES, BCEWithLogits, CrossEntropy, Loss
 from pockengine.data.base import Dataset
 from pockengine.errors import AnalysisError, InputError
@@ -29,6 +31,7 @@ from pockengine.scheme import UpdateScheme
 from pockengine.target import Target
 
 FORMAT, VERSION = "pockengine.analysis", 1
+METRICS = ("accuracy", "loss")
 Pair = tuple[str, float]
 
 
@@ -50,9 +53,16 @@ class Settings:
     ratios: tuple[float, ...]
     version: str  # of pockengine
 
-    def value(self, metrics: Mapping[str, float]) -> float:
-        """The metric, the larger the better."""
-        return -metrics["loss"] if self.metric == "loss" else metrics[self.metric]
+    @property
+    def estimated(self) -> bool:
+        """Whether the metric is a proxy's, so that nothing was trained."""
+        return self.metric not in METRICS
+
+    def value(self, score: Score) -> float:
+        """The metric, the larger the better; not a number where training diverged."""
+        if score.diverged:
+            return math.nan
+        return -score.metrics["loss"] if self.metric == "loss" else score.metrics[self.metric]
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -82,7 +92,7 @@ def settings_of(
 ) -> Settings:
     """The settings of an analysis. Raises InputError for a metric that the loss does not have."""
     counts = isinstance(job.loss, CrossEntropy | BCEWithLogits)
-    if metric not in (None, "accuracy", "loss") or (metric == "accuracy" and not counts):
+    if metric not in (None, *METRICS) or (metric == "accuracy" and not counts):
         has = "accuracy or loss" if counts else "loss alone"
         raise InputError(f"the metric of this loss may be {has}, got {metric!r}")
     return Settings(
@@ -174,6 +184,29 @@ class Analysis:
         """What the biases of the last blocks add to training the head alone."""
         return {start.last: start.mean - self.starts[0].mean for start in self.starts}
 
+    def predict(self, scheme: UpdateScheme) -> float:
+        """What a scheme adds to training the head alone, by the additive model.
+
+        Between the shares, and the numbers of last blocks, that were measured it goes along a line.
+        What was not measured adds nothing.
+        """
+        graph, gains = self.known_graph, self.gains
+        biases = {
+            _last_biases(graph, start_scheme(graph, last)): gain
+            for last, gain in self.bias_gains.items()
+        }
+        total = _at(_last_biases(graph, scheme), {**biases, 0: 0.0})
+        for name, channels in scheme.resolve(graph).items():
+            if channels is None:
+                total += gains.get((name, 1.0), 0.0)
+                continue
+            size = graph.params[name].shape[channels.axis]
+            known = {
+                max(1, math.floor(r * size + 0.5)): g for (n, r), g in gains.items() if n == name
+            }
+            total += _at(len(channels.indices), {0: 0.0, **known})
+        return total
+
     def interval(self, contribution: Contribution) -> Interval:
         """The interval of a contribution."""
         return self.spread.interval(contribution.deltas)
@@ -264,6 +297,23 @@ class Analysis:
             document["seconds"],
             graph,
         )
+
+
+def _at(x: int, known: Mapping[int, float]) -> float:
+    """The value at `x`, on the lines between what is known."""
+    points = sorted(known.items())
+    return float(np.interp(x, [p for p, _ in points], [value for _, value in points]))
+
+
+def _last_biases(graph: Graph, scheme: UpdateScheme) -> int:
+    """How many biases from the last on, those of the head aside, are in a scheme, by blocks."""
+    head, count = structure.head(graph), 0
+    for block in reversed(structure.blocks(graph)):
+        names = [use.name for use in block.all if use.role == "bias" and use not in head]
+        if not scheme.shares.keys() >= set(names):
+            break
+        count += len(names)
+    return count
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics of the validation samples after a trial. `diverged`: its loss became infinite."""
+    """Metrics of the validation samples after a trial; none where it `diverged`."""
 
     metrics: Mapping[str, float]
     seconds: float
@@ -106,6 +106,8 @@ class Lab:
 
     def add_program(self, name: str, scheme: UpdateScheme) -> None:
         """Compiles a program with a gate for each tensor of a scheme. Later ones are preferred."""
+        self.stage = "compiling"
+        self._report()
         job = replace(self._job.with_scheme(scheme), gated=True)
         path = self._folder / "programs" / f"{name}.pock"
         path.parent.mkdir(exist_ok=True)
@@ -206,6 +208,8 @@ class _Process:
         return dict(answer)
 
     def close(self) -> None:
+        """Ends the process; none is started again."""
+        self._complaints.close()
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -220,6 +224,7 @@ class _Process:
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
                 text=True,
+                start_new_session=True,  # Ctrl-C is for the process that runs the analysis
             )
         return self._process
 

@@ -1,51 +1,102 @@
 """`pockengine analyze`"""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from pockengine.analysis.contribution import analyze as measure
+from pockengine.analysis.estimate import estimate
+from pockengine.analysis.proxies import PROXIES
 from pockengine.analysis.report import write_report
 from pockengine.analysis.result import Analysis
-from pockengine.analysis.trials import Progress
-from pockengine.cli.data import Columns, Data, Mean, Reading, Std, TokenizerFile, Validation
+from pockengine.cli.data import Data, Reading
 from pockengine.cli.load import find_model, make_optimizer
-from pockengine.cli.options import Config, Dim, Json, Loss, Model, OptimizerWords
+from pockengine.cli.options import (
+    Config,
+    Dim,
+    Json,
+    Loss,
+    Model,
+    OptimizerWords,
+    Workers,
+    with_options,
+)
+from pockengine.cli.progress import kept_in, shown
+from pockengine.data.dataset import Dataset
+from pockengine.errors import InputError
+from pockengine.ir.graph import Graph
 
 SHOWN = 12  # contributions
+Sets = tuple[Dataset, Dataset | None]
 
 
+@dataclass(frozen=True)
+class Trials:
+    """How the model is trained to measure what training brings."""
+
+    loss: Loss = "cross_entropy"
+    optimizer: OptimizerWords = "sgd:momentum=0.9"
+    lr: Annotated[float, typer.Option(min=0.0, help="The rate that each trial begins with.")] = 0.01
+    batch: Annotated[int, typer.Option(min=1, help="Samples in a step.")] = 16
+    metric: Annotated[
+        str | None, typer.Option(help="accuracy or loss; default: accuracy where there is one.")
+    ] = None
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Fewer samples, steps and seeds: wider intervals.")
+    ] = False
+    proxy: Annotated[
+        str | None,
+        typer.Option(help=f"Estimate in seconds instead, by {', '.join(PROXIES)}."),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0
+    workers: Workers = None
+
+    def measured(self, graph: Graph, sets: Sets, folder: Path) -> Analysis:
+        """Contributions by training. Ctrl-C leaves what was measured in the folder."""
+        with kept_in(folder), shown() as tell:
+            return measure(
+                graph,
+                *sets,
+                **self._shared(),
+                lr=self.lr,
+                metric=self.metric,
+                fast=self.fast,
+                folder=folder,
+                workers=self.workers,
+                progress=tell,
+            )
+
+    def estimated(self, graph: Graph, sets: Sets, proxy: str) -> Analysis:
+        """Contributions by a proxy. Raises InputError for options that it has no use for."""
+        if self.metric or self.fast or sets[1]:
+            raise InputError(
+                "a proxy trains nothing and judges by nothing: leave out --metric, --fast and "
+                "--validation, or leave out --proxy"
+            )
+        return estimate(graph, sets[0], proxy, **self._shared())
+
+    def _shared(self) -> dict[str, Any]:
+        optimizer = make_optimizer(self.optimizer)
+        return {
+            "loss": self.loss,
+            "optimizer": optimizer,
+            "batch": self.batch,
+            "seed": self.seed,
+        }
+
+
+@with_options
 def analyze(
     model: Model,
     data: Data,
-    validation: Validation = None,
+    reading: Reading,
+    trials: Trials,
     dim: Dim = None,
-    mean: Mean = "0.5",
-    std: Std = "0.5",
-    tokenizer: TokenizerFile = None,
-    columns: Columns = "text,label",
-    loss: Loss = "cross_entropy",
-    optimizer: OptimizerWords = "sgd:momentum=0.9",
-    lr: Annotated[
-        float, typer.Option(min=0.0, help="The rate that each trial begins with.")
-    ] = 0.01,
-    batch: Annotated[int, typer.Option(min=1, help="Samples in a step.")] = 16,
-    metric: Annotated[
-        str | None, typer.Option(help="accuracy or loss; default: accuracy where there is one.")
-    ] = None,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Fewer samples, steps and seeds: wider intervals.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default: one a processor.")
-    ] = None,
     out: Annotated[Path, typer.Option(help="The .json file to write.")] = Path("analysis.json"),
     folder: Annotated[
         Path | None,
@@ -59,59 +110,44 @@ def analyze(
 ) -> None:
     """Measure what training each tensor of a model brings, on your own samples."""
     graph = find_model(model, dim).load()
-    reading = Reading(mean, std, tokenizer, columns)
-    samples = reading.load(data, graph)
-    judged = reading.load(validation, graph, samples.classes) if validation else None
-    console = Console(stderr=True)
-    with _bar(console) as bar:
-        task = bar.add_task("compiling", total=None)
-
-        def tell(at: Progress) -> None:
-            bar.update(task, description=at.stage, completed=at.done, total=at.expected)
-
-        found = measure(
-            graph,
-            samples,
-            judged,
-            loss=loss,
-            optimizer=make_optimizer(optimizer),
-            lr=lr,
-            batch=batch,
-            metric=metric,
-            fast=fast,
-            seed=seed,
-            folder=folder or out.with_suffix(".work"),
-            workers=workers,
-            progress=tell,
-        )
+    sets = reading.sets(data, graph)
+    if trials.proxy:
+        found = trials.estimated(graph, sets, trials.proxy)
+    else:
+        found = trials.measured(graph, sets, folder or out.with_suffix(".work"))
     found.save(out)
     if report:
         write_report(report, found)
     if as_json:
-        facts = {"file": str(out), "seconds": found.seconds, "last": found.last}
-        facts["gains"] = [[name, ratio, gain] for (name, ratio), gain in found.gains.items()]
-        typer.echo(json.dumps(facts))
+        typer.echo(json.dumps(_facts(found, out)))
         return
     _show(found)
-    typer.echo(f"{out}: measured in {found.seconds / 60:.1f} minutes.")
+    how = "estimated" if found.settings.estimated else "measured"
+    typer.echo(f"{out}: {how} in {found.seconds / 60:.1f} minutes.")
 
 
-def _bar(console: Console) -> Bar:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
+def _facts(found: Analysis, out: Path) -> dict[str, Any]:
+    return {
+        "file": str(out),
+        "metric": found.settings.metric,
+        "seconds": found.seconds,
+        "last": found.last,
+        "gains": [[name, ratio, gain] for (name, ratio), gain in found.gains.items()],
+    }
 
 
 def _show(found: Analysis) -> None:
+    """The best contributions; estimates have no interval."""
     table = Table(title=f"What training brings, in {found.settings.metric}")
-    for heading in ("tensor", "share", "gain", "90 % interval", "seeds"):
+    measured = not found.settings.estimated
+    more = ("90 % interval", "seeds") if measured else ()
+    for heading in ("tensor", "share", "gain", *more):
         table.add_column(heading, justify="left" if heading == "tensor" else "right")
     gains = found.gains
-    best = sorted(found.contributions, key=lambda c: -gains[c.name, c.ratio])
-    for c in best[:SHOWN]:
+    for c in sorted(found.contributions, key=lambda c: -gains[c.name, c.ratio])[:SHOWN]:
         at = found.interval(c)
-        interval = f"{at.low:+.4f} to {at.high:+.4f}"
-        gain = f"{gains[c.name, c.ratio]:+.4f}"
-        table.add_row(c.name, f"{c.ratio:g}", gain, interval, str(at.count))
-    caption = f"beside the head and the biases of the last {found.last} blocks"
-    table.caption = caption
+        spread = (f"{at.low:+.4f} to {at.high:+.4f}", str(at.count)) if measured else ()
+        table.add_row(c.name, f"{c.ratio:g}", f"{gains[c.name, c.ratio]:+.4g}", *spread)
+    if measured:
+        table.caption = f"beside the head and the biases of the last {found.last} blocks"
     Console(width=120).print(table)

@@ -19,7 +19,7 @@ from rich.table import Table
 from pockengine.analysis.measure import TARGET, caller, quartiles, timed_calls
 from pockengine.analysis.roofline import Roofline, StepTime, Stopwatch, measure_peaks
 from pockengine.autodiff.objective import CrossEntropy
-from pockengine.cli.options import Config, JobOptions, Json, job_verb
+from pockengine.cli.options import Config, JobOptions, Json, with_options
 from pockengine.compiler import Planned, build, plan_job
 from pockengine.dtypes import NUMPY
 from pockengine.errors import InputError, PockError
@@ -52,7 +52,7 @@ class Measured:
         }
 
 
-@job_verb
+@with_options
 def bench(
     options: JobOptions,
     entry: Annotated[str, typer.Option(help="train, evaluate or predict.")] = "train",

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pockengine.cli.options import Config, JobOptions, Json, job_verb
+from pockengine.cli.options import Config, JobOptions, Json, with_options
 from pockengine.compiler import build, plan_job
 from pockengine.plan import report
 
 
-@job_verb
+@with_options
 def compile_(
     options: JobOptions,
     out: Annotated[Path, typer.Option(help="The .pock file to write.")] = Path("model.pock"),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pockengine.data.dataset import Dataset, as_dataset
+from pockengine.data.labels import told
 from pockengine.errors import InputError
 from pockengine.ir.graph import Graph, Input
 
@@ -17,35 +18,49 @@ Data = Annotated[
         ".csv or .jsonl of texts and labels."
     ),
 ]
-Validation = Annotated[
-    Path | None, typer.Option(help="Samples to judge by; by default a part is held out.")
-]
-Mean = Annotated[str, typer.Option(help="Of images scaled to 0..1: one number, or one a channel.")]
-Std = Annotated[str, typer.Option(help="Of images scaled to 0..1: one number, or one a channel.")]
-TokenizerFile = Annotated[
-    Path | None, typer.Option("--tokenizer", help="The tokenizer.json of a text model.")
-]
-Columns = Annotated[str, typer.Option(help="The columns of a table: TEXT,LABEL.")]
 
 
 @dataclass(frozen=True)
 class Reading:
     """How files become a model's inputs, beside what the model itself says."""
 
-    mean: str = "0.5"
-    std: str = "0.5"
-    tokenizer: Path | None = None
-    columns: str = "text,label"
+    validation: Annotated[
+        Path | None, typer.Option(help="Samples to judge by; by default a part is held out.")
+    ] = None
+    mean: Annotated[
+        str, typer.Option(help="Of images scaled to 0..1: one number, or one a channel.")
+    ] = "0.5"
+    std: Annotated[
+        str, typer.Option(help="Of images scaled to 0..1: one number, or one a channel.")
+    ] = "0.5"
+    tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer.json of a text model.")] = (
+        None
+    )
+    columns: Annotated[str, typer.Option(help="The columns of a table: TEXT,LABEL.")] = "text,label"
 
-    def load(self, path: Path, graph: Graph, classes: tuple[str, ...] = ()) -> Dataset:
-        """The samples at a path, in the size that the model takes. Raises InputError."""
+    def sets(self, path: Path, graph: Graph) -> tuple[Dataset, Dataset | None]:
+        """The samples at a path, and those to judge by, of the same classes. Raises InputError."""
+        data = self._load(path, graph)
+        if self.validation is None:
+            return data, None
+        judged = self._load(self.validation, graph, data.classes)
+        if judged.classes != data.classes:
+            raise InputError(
+                f"{self.validation} has the classes {told(judged.classes)}, {path} has "
+                f"{told(data.classes)}; they must be the same, in the same order"
+            )
+        return data, judged
+
+    def _load(self, path: Path, graph: Graph, classes: tuple[str, ...] = ()) -> Dataset:
+        """The samples in the size that the model takes."""
         inputs = graph.leaves(Input)
-        options: dict[str, Any] = {"classes": classes} if classes else {}
+        known: dict[str, Any] = {"classes": classes} if classes else {}
         if path.is_dir():
-            options |= self._of_images([v.shape for v in inputs.values()])
-        elif path.suffix in (".csv", ".jsonl"):
-            options |= self._of_texts(path, {name: v.shape for name, v in inputs.items()})
-        return as_dataset(path, **options)
+            return as_dataset(path, **known, **self._of_images([v.shape for v in inputs.values()]))
+        if path.suffix in (".csv", ".jsonl"):
+            shapes = {name: v.shape for name, v in inputs.items()}
+            return as_dataset(path, **known, **self._of_texts(path, shapes))
+        return as_dataset(path)
 
     def _of_images(self, shapes: list[tuple[int, ...]]) -> dict[str, Any]:
         if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (1, 3):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pockengine.cli.options import Config, JobOptions, Json, job_verb
+from pockengine.cli.options import Config, JobOptions, Json, with_options
 from pockengine.compiler import plan_job
 from pockengine.errors import InputError
 from pockengine.ir.graph import Graph, Leaf
@@ -23,7 +23,7 @@ Stages = Mapping[tuple[str, str], Graph | EntryPlan]
 MEMBERS = {"final": "graph.txt", "plan": "plan.json", "source": "src/program.c"}
 
 
-@job_verb
+@with_options
 def inspect(
     options: JobOptions,
     after: Annotated[str | None, typer.Option(help="Print the text of that stage.")] = None,

@@ -4,7 +4,7 @@ import functools
 import inspect
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -66,6 +66,9 @@ Loss = Annotated[
 ]
 OptimizerWords = Annotated[
     str, typer.Option(help="sgd, adam, adamw or lion, with settings: sgd:momentum=0.9.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that train; default: one a processor.")
 ]
 Scheme = Annotated[
     str, typer.Option(help="full, head_only, last_blocks:K, biases[:K], a preset, a .json file.")
@@ -152,23 +155,35 @@ class JobOptions:
         raise InputError(f"no back end is called {self.backend!r}; there are c and numpy.")
 
 
-def job_verb(verb: Callable[..., None]) -> Callable[..., None]:
-    """Lets a verb take one JobOptions first, and the command line all of its fields."""
-    own = list(inspect.signature(verb).parameters.values())[1:]
-    shared = [
-        inspect.Parameter(
-            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type
-        )
-        for f in fields(JobOptions)
-    ]
-    shared[0] = shared[0].replace(default=inspect.Parameter.empty)
+def with_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Puts the fields of each parameter that is a dataclass of options on the command line."""
+    own = inspect.signature(verb).parameters.values()
+    groups: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
+    flat = [q for p in own for q in (_options(groups[p.name]) if p.name in groups else [p])]
 
     @functools.wraps(verb)
     def command(**given: Any) -> None:
-        options = JobOptions(**{f.name: given.pop(f.name) for f in fields(JobOptions)})
-        verb(options, **given)
+        made = {
+            name: kind(**{f.name: given.pop(f.name) for f in fields(kind)})
+            for name, kind in groups.items()
+        }
+        verb(**made, **given)
 
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    command.__signature__ = inspect.Signature([*shared, *keyword_only])  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in [*shared, *own]}
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in flat]
+    command.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in flat}
     return command
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    """A dataclass's fields as parameters; those without a default are required."""
+    keyword_only, required = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    return [
+        inspect.Parameter(
+            f.name,
+            keyword_only,
+            default=required if f.default is MISSING else f.default,
+            annotation=f.type,
+        )
+        for f in fields(group)
+    ]

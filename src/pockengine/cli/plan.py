@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pockengine.cli.options import Config, JobOptions, Json, job_verb
+from pockengine.cli.options import Config, JobOptions, Json, with_options
 from pockengine.compiler import Planned, plan_job
 from pockengine.errors import InputError
 from pockengine.plan import report
 from pockengine.runtime.program import FEATURES
 
 
-@job_verb
+@with_options
 def plan(
     options: JobOptions,
     layers: Annotated[
