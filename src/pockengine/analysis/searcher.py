@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pockengine.analysis.calibrate import calibrate
 from pockengine.analysis.candidates import bias_steps, candidates, start_scheme
 from pockengine.analysis.cost import CostOracle
 from pockengine.analysis.search import FoundScheme, find, front
 from pockengine.analysis.space import Pair, make_space
-from pockengine.analysis.timing import Calibration, calibrate
+from pockengine.analysis.timing import Calibration
 from pockengine.errors import InputError
 from pockengine.files import parse_bytes
 from pockengine.ir.graph import Graph

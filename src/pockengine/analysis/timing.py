@@ -3,6 +3,8 @@
     calibration = calibrate(job, schemes)             compiles and times each of them here
     calibration.step_seconds(plan, job)               the same model, batch and target
 
+`calibrate` is in analysis/calibrate.py.
+
 A step that some measured program had too, the same operators on the same shapes by the same
 kernel, has the time that it took there. One that none had is estimated: by a model of its kind,
 fixed cost + FLOPs + bytes with no negative part, times how much the nearest measured steps of the
@@ -14,41 +16,29 @@ import itertools
 import json
 import math
 import statistics
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from pockengine import structure
 from pockengine.analysis.candidates import RATIOS
-from pockengine.analysis.measure import RATE
-from pockengine.analysis.roofline import Stopwatch
-from pockengine.compiler import plan_job
 from pockengine.errors import InputError
-from pockengine.ir.graph import Graph, Input, Leaf
+from pockengine.ir.graph import Graph, Leaf
 from pockengine.ir.op import Array, Value
-from pockengine.ir.rewrite import with_batch
 from pockengine.ir.schedule import Step, storage
-from pockengine.ir.types import NUMPY, TensorType
 from pockengine.job import Job
 from pockengine.ops.panels import FromPanels
 from pockengine.passes.fuse import anchor_of
-from pockengine.plan.planner import Plan, leaf_name
+from pockengine.plan.planner import Plan
 from pockengine.plan.report import prefix_samples
 from pockengine.runtime.program import FEATURES
-from pockengine.runtime.session import Session
 from pockengine.scheme import UpdateScheme
 
-FORMAT, VERSION = "pockengine.calibration", 1
-CALLS = 20  # of each program
-WARM_SECONDS = 0.5  # before they count: a new arena, threads and clocks settle
+FORMAT, VERSION = "pockengine.calibration", 2
 FEWEST = 4  # measured steps of a kind that has a model of its own
 NEAREST = 3  # measured steps that correct the model
-
-Batch = tuple[Any, Any]  # inputs and labels, as Session.step takes them
 
 
 @dataclass(frozen=True)
@@ -78,6 +68,7 @@ class Calibration:
     fixed: float  # seconds of a call beside its steps
     factor: float  # of the steps' seconds
     errors: tuple[float, ...] = ()
+    probe: float = 0.0  # seconds of a call of the first program: the machine that this is for
 
     def step_seconds(self, plan: Plan, job: Job) -> float:
         """The seconds of one `Session.step`, the frozen prefix included."""
@@ -89,6 +80,10 @@ class Calibration:
             runs * sum(self.estimate(work_of(step)) for step in plan.entries[name].schedule.steps)
             for name, runs in runs_of(plan, job).items()
         )
+
+    def knows(self, work: Work) -> bool:
+        """Whether a measured program has such a step."""
+        return work.key in self._known
 
     def estimate(self, work: Work) -> float:
         """The seconds of a native step: as measured, or by the model of its kind."""
@@ -233,6 +228,47 @@ def least_squares(rows: Array, wanted: Array) -> Array:
     return best
 
 
+# ---- from timed programs ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A program that was timed: the seconds of a call, and of each step of its entry points."""
+
+    plan: Plan
+    job: Job
+    steps: dict[str, tuple[Measured, ...]]
+    call: float
+
+
+def from_runs(runs: Sequence[Run], probe: float = 0.0) -> Calibration:
+    """A calibration from timed programs. Raises InputError where there is none."""
+    if not runs:
+        raise InputError("a calibration needs at least one timed program")
+    errors = []
+    for run in runs if len(runs) > 1 else ():
+        others = _joined([r for r in runs if r is not run])
+        errors.append(abs(others.step_seconds(run.plan, run.job) / run.call - 1))
+    return replace(_joined(runs), errors=tuple(errors), probe=probe)
+
+
+def _joined(runs: Sequence[Run]) -> Calibration:
+    """The median of each step over the programs that have it. A step takes less in a program that
+    leaves more of its operands in the caches, so whole calls are fitted to the sums of medians.
+    """
+    taken: dict[str, list[Measured]] = {}
+    for step in (step for run in runs for steps in run.steps.values() for step in steps):
+        taken.setdefault(step.key, []).append(step)
+    steps = tuple(
+        replace(same[0], seconds=statistics.median(s.seconds for s in same))
+        for same in taken.values()
+    )
+    found = Calibration(steps, 0.0, 1.0)
+    rows = [[1 / r.call, found.sum_of_steps(r.plan, r.job) / r.call] for r in runs]
+    fixed, factor = least_squares(np.array(rows), np.ones(len(runs)))
+    return replace(found, fixed=float(fixed), factor=float(factor))
+
+
 # ---- which schemes to measure --------------------------------------------------------------------
 
 
@@ -257,119 +293,3 @@ def _weights(graph: Graph, last: int, ratio: float) -> UpdateScheme:
     head = {use.name for use in structure.head(graph)}
     sliced = {use.name: use.axis is not None and use.role == "weight" for use in uses}
     return UpdateScheme({n: ratio if s else 1.0 for n, s in sliced.items() if n not in head})
-
-
-# ---- measuring -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Run:
-    """A program that was timed: its steps, and the seconds of a call and of the native steps."""
-
-    plan: Plan
-    job: Job
-    steps: tuple[Measured, ...]
-    call: float
-    native: float
-
-
-def calibrate(
-    job: Job,
-    schemes: Iterable[UpdateScheme],
-    batch: Callable[[Job], Batch] | None = None,
-    progress: Callable[[int], object] = lambda done: None,
-) -> Calibration:
-    """Compiles the programs of `schemes` and times them on this machine.
-
-    `batch` gives what to time them with, random numbers if it is left out. Raises InputError for
-    another back end than C.
-    """
-    runs = []
-    for number, scheme in enumerate(schemes, 1):
-        runs.append(measure(job.with_scheme(scheme), batch or random_batch))
-        progress(number)
-    return from_runs(runs)
-
-
-def from_runs(runs: Sequence[Run]) -> Calibration:
-    """A calibration from timed programs. Raises InputError where there is none."""
-    if not runs:
-        raise InputError("a calibration needs at least one timed program")
-    errors = []
-    for run in runs if len(runs) > 1 else ():
-        others = _joined([r for r in runs if r is not run])
-        errors.append(abs(others.step_seconds(run.plan, run.job) / run.call - 1))
-    joined = _joined(runs)
-    return Calibration(joined.steps, joined.fixed, joined.factor, tuple(errors))
-
-
-def _joined(runs: Sequence[Run]) -> Calibration:
-    times: dict[str, list[float]] = {}
-    works = {step.key: step for run in runs for step in run.steps}
-    for step in (step for run in runs for step in run.steps):
-        times.setdefault(step.key, []).append(step.seconds)
-    steps = tuple(
-        Measured(w.key, w.kind, w.flops, w.nbytes, statistics.median(times[k]))
-        for k, w in works.items()
-    )
-    rows = np.array([[1 / run.call, run.native / run.call] for run in runs])
-    fixed, factor = least_squares(rows, np.ones(len(runs)))
-    return Calibration(steps, float(fixed), float(factor))
-
-
-def measure(job: Job, batch: Callable[[Job], Batch]) -> Run:
-    """Compiles and times one program: medians of a few calls."""
-    planned = plan_job(job)
-    watch = Stopwatch(planned)
-    x, y = batch(job)
-    entries = runs_of(planned.plan, job)
-    with Session(watch.program) as session:
-        calls = _calls(lambda: session.step(x, y, lr=RATE), watch, list(entries), job.accumulate)
-    call = statistics.median(seconds for seconds, _ in calls) / job.accumulate
-    steps: list[Measured] = []
-    native = 0.0
-    for name, runs in entries.items():
-        taken = np.median([each[name] for _, each in calls], 0) / (runs * job.accumulate)
-        native += runs * float(taken.sum())
-        works = map(work_of, planned.plan.entries[name].schedule.steps)
-        steps += [_measured(w, s) for w, s in zip(works, taken, strict=True)]
-    return Run(planned.plan, job, tuple(steps), call, native)
-
-
-def _measured(work: Work, seconds: float) -> Measured:
-    return Measured(work.key, work.kind, work.flops, work.nbytes, max(1e-8, float(seconds)))
-
-
-def _calls(
-    call: Callable[[], object], watch: Stopwatch, entries: Sequence[str], times: int
-) -> list[tuple[float, dict[str, Array]]]:
-    """Seconds of a few rounds of calls, and of the steps of each entry point in them."""
-    end = time.perf_counter() + WARM_SECONDS
-    while time.perf_counter() < end:
-        call()
-    found = []
-    for _ in range(CALLS):
-        watch.reset()
-        start = time.perf_counter()
-        for _ in range(times):
-            call()
-        seconds = time.perf_counter() - start
-        found.append((seconds, {name: watch.seconds(name).copy() for name in entries}))
-    return found
-
-
-def random_batch(job: Job) -> Batch:
-    """Normal numbers for the inputs, class 0 for labels; for what may index, 0 and 1."""
-    rng = np.random.default_rng(0)
-    static = with_batch(job.graph, job.batch)
-    inputs = {name: _random(rng, v.type) for name, v in static.leaves(Input).items()}
-    objective = job.loss.objective(static)
-    target = next((v for v in objective.inputs if leaf_name(v) == "target"), None)
-    return inputs, None if target is None else np.zeros(target.shape, NUMPY[target.dtype])
-
-
-def _random(rng: np.random.Generator, type_: TensorType) -> Array:
-    dtype = NUMPY[type_.dtype]
-    if type_.is_float:
-        return rng.standard_normal(type_.shape).astype(dtype)
-    return rng.integers(0, 2, type_.shape).astype(dtype)
