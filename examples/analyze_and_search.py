@@ -3,7 +3,7 @@
 The network is pretrained on a task (here made up, in seconds), and then meets one that differs.
 """
 
-# %% A network, and two tasks: three levels beneath noise, and the same seen by another sensor.
+# %% A network, and two tasks: levels beneath noise, and the same from a sensor that alternates.
 
 from pathlib import Path
 
@@ -32,12 +32,12 @@ class Block(nn.Module):
         return x + torch.relu(self.conv(x))
 
 
-def samples(count: int, seed: int, sensor: float) -> Samples:
-    """f32 (count, 2, 32) and classes; `sensor` turns the two channels into one another."""
+def samples(count: int, seed: int, alternating: bool) -> Samples:
+    """f32 (count, 2, 32), and which of three levels the two channels have."""
     rng, y = np.random.default_rng(seed), np.arange(count) % 3
     levels = np.array([[0.6, 0.0], [0.0, 0.6], [-0.4, -0.4]])[y]
-    turn = np.array([[np.cos(sensor), -np.sin(sensor)], [np.sin(sensor), np.cos(sensor)]])
-    x = (levels @ turn.T)[:, :, None] + rng.normal(0, 1.5, (count, 2, 32))
+    signs = (-1.0) ** np.arange(32) if alternating else np.ones(32)
+    x = levels[:, :, None] * signs + rng.normal(0, 0.4, (count, 2, 32))
     return x.astype(np.float32), y
 
 
@@ -53,7 +53,8 @@ def pretrained() -> nn.Sequential:
     ).eval()
     graph = pe.import_torch(model, torch.zeros(2, 2, 32))
     with pe.Session(pe.compile(graph, optimizer=pe.SGD(momentum=0.9), batch=16)) as session:
-        pe.Trainer(session, lr=RATE, schedule="cosine").fit(samples(600, 0, 0.0), epochs=4)
+        trainer = pe.Trainer(session, lr=RATE, schedule="cosine")
+        trainer.fit(samples(600, 0, alternating=False), epochs=4)
         weights = session.state_dict()
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return model
@@ -65,12 +66,12 @@ def accuracy(graph: Graph, scheme: pe.UpdateScheme, train: Samples) -> float:
     with pe.Session(program) as session:
         trainer = pe.Trainer(session, lr=RATE, schedule="cosine")
         trainer.fit(train, epochs=4)
-        return trainer.evaluate(samples(600, 2, 1.0))["accuracy"]
+        return trainer.evaluate(samples(600, 2, alternating=True))["accuracy"]
 
 
 def main() -> None:
     graph = pe.import_torch(pretrained(), torch.zeros(2, 2, 32))
-    data = samples(360, 1, 1.0)
+    data = samples(900, 1, alternating=True)
 
     # %% What does training each tensor bring? Measured, with intervals.
     analysis = pe.analyze(graph, data, lr=RATE, fast=True, folder="analysis.work")

@@ -17,6 +17,7 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.filterwarnings("ignore:no contribution can be told from zero")
 @pytest.mark.parametrize("page", [p for p in PAGES if name(p) not in EXCERPTS], ids=name)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All blocks of a page, one after the other, in an empty folder."""

@@ -22,6 +22,7 @@ def test_each_example_is_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(SHOWN)
 
 
+@pytest.mark.filterwarnings("ignore:no contribution can be told from zero")
 @pytest.mark.parametrize("name", SHOWN)
 def test_example(
     name: str,
