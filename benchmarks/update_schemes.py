@@ -203,7 +203,7 @@ class Comparison:
     def time_steps(self) -> None:
         """Of every scheme that has none yet; the first one's where there are several."""
         for name, row in self.figures["schemes"].items():
-            if "step_ms" not in row:
+            if name in self._options.methods and "step_ms" not in row:
                 scheme = pe.UpdateScheme(row["shares"][0])
                 with opened(self.task, scheme, THREADS, cached=False) as session:
                     row["step_ms"] = round(step_ms(session, self.task), 3)

@@ -68,10 +68,11 @@ def complete(figures: Figures, methods: Sequence[str] = METHODS) -> dict[str, Fi
 
 
 def by_cell(figures: Figures, cell: Any) -> str:
-    """A row for each task and a column for each method."""
+    """A row for each task and a column for each method; tasks on their way are there too."""
     rows = [["task", *(NAMES[m] for m in METHODS)]]
-    for name, found in complete(figures).items():
-        rows.append([name, *(cell(found["schemes"][m]) for m in METHODS)])
+    for name, found in figures["tasks"].items():
+        if found["schemes"]:
+            rows.append([name, *(cell(found["schemes"].get(m, {})) for m in METHODS)])
     return render.markdown(rows)
 
 

@@ -87,7 +87,7 @@ def counted(runs: Sequence[Run], seeds: Sequence[int]) -> list[Run]:
     return [run for run in runs if run.factor == factor and run.seed in seeds]
 
 
-def step_ms(session: pe.Session, task: Task, seconds: float = 1.0) -> float:
+def step_ms(session: pe.Session, task: Task, seconds: float = 0.5) -> float:
     """The median milliseconds of a step, all of it computed."""
     x, y = task.train.batch(np.arange(task.batch) % len(task.train))
     times = timed_calls(lambda: session.step(x, y, lr=1e-6), seconds)
