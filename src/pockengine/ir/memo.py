@@ -8,12 +8,12 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-LIMIT = 64  # graphs or schedules of a kind: they are large, and schemes are many
+LIMIT = 128  # graphs or schedules of a kind: they are large, and schemes are many
 ARRAYS = 1 << 16  # arrays of a kind: a few of each weight
 
 
 class Memo:
-    """What was made before, by kind and key; of each kind the last few results.
+    """What was made before, by kind and key; of each kind the few that were used last.
 
     `checks` says whether graphs and plans are verified: not where they are only to be measured.
     """
@@ -25,12 +25,10 @@ class Memo:
     def get(self, kind: str, key: Hashable, make: Callable[[], T], limit: int = LIMIT) -> T:
         """The result of that kind and key, made if it is not there."""
         known = self._kinds.setdefault(kind, {})
-        if key not in known:
-            made = make()  # which may need others of the kind
-            known[key] = made
-            while len(known) > limit:
-                del known[next(iter(known))]
-        found: T = known[key]
+        found: T = known.pop(key) if key in known else make()  # which may need others of the kind
+        known[key] = found
+        while len(known) > limit:
+            del known[next(iter(known))]
         return found
 
     def of(

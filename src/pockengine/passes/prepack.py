@@ -40,9 +40,12 @@ def prepack(
         for name, weight in made.items()
     }
     turned = {name: TURNED for name, weight in made.items() if weight.turned}
-    which = frozenset((name, name in turned) for name in made)
+
+    def which(graph: Graph) -> frozenset[tuple[str, bool]]:
+        return frozenset((name, name in turned) for name in made if name in graph.data)
+
     packed = {
-        name: memo.of("packed", graph, partial(_packed, graph, made, data), which)
+        name: memo.of("packed", graph, partial(_packed, graph, made, data), which(graph))
         for name, graph in graphs.items()
     }
     return packed, layouts | {name: _after(layouts.get(name), TURNED) for name in turned}
