@@ -1,9 +1,11 @@
 """The command `pockengine`: one file a verb, each a thin layer over the public functions.
 
 Exit codes: 0 done; 1 something the user can act on, told in words; 2 the command line or config
-file cannot be understood; 3 the model uses operators that pockengine does not have.
+file cannot be understood; 3 the model uses operators that pockengine does not have; 130 stopped by
+Ctrl-C, where that keeps something.
 """
 
+import warnings
 from typing import Any
 
 import typer
@@ -54,5 +56,6 @@ app.command()(doctor)
 
 
 def main() -> None:
-    """The entry point of the console script."""
+    """The entry point of the console script; warnings are words, without the lines of code."""
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
     app()

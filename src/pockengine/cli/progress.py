@@ -57,7 +57,7 @@ def in_words(seconds_left: float) -> str:
     """
     if not seconds_left:
         return ""
-    rounded = round(seconds_left)
+    rounded = max(1, round(seconds_left))
     return f"{rounded} s left" if rounded < 120 else f"{round(seconds_left / 60)} min left"
 
 
