@@ -1,6 +1,7 @@
 """Splits of an analysis: by seed, in proportion, and refused where they can measure nothing."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -70,3 +71,50 @@ def _arrays(x: object) -> list[np.ndarray]:
     if isinstance(x, dict):
         return [x[name] for name in sorted(x)]
     return list(x) if isinstance(x, tuple) else [x]
+
+
+def test_the_same_number_chooses_the_same_samples_again(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(22), [7] * 20 + [100, 1])  # shares of 7 are rounded, one is alone
+    data = ArrayDataset(np.zeros((len(labels), 4), np.float32), labels)
+    sizes = write_splits([data, data], (0,), 120, 120, tmp_path / "a")
+    assert sizes == Sizes(120, 120)
+    write_splits([data, data], (0,), sizes.train, sizes.validation, tmp_path / "b")
+    for one, other in zip(indices(tmp_path / "a", 0), indices(tmp_path / "b", 0), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_sets_that_number_their_classes_otherwise_are_refused(tmp_path: Path) -> None:
+    x = np.zeros((60, 4), np.float32)
+    sets = [ArrayDataset(x, ["cat", "dog"] * 30), ArrayDataset(x, ["dog", "fox"] * 30)]
+    with pytest.raises(AnalysisError, match="class 0 is 'cat' in the training set and 'dog' in"):
+        write_splits(sets, (0,), 100, 100, tmp_path)
+
+
+def test_inputs_by_name_may_come_in_another_order(tmp_path: Path) -> None:
+    a, b = np.zeros((8, 3), np.float32), np.ones((8, 3), np.float32)
+    sets = [ArrayDataset(x, np.arange(8) % 2) for x in ({"a": a, "b": b}, {"b": b, "a": a})]
+    write_samples(sets, tmp_path)
+    found = read_samples(tmp_path).x
+    assert isinstance(found, dict) and not found["a"].any() and found["b"].all()
+
+
+def test_samples_of_another_form_are_refused(tmp_path: Path) -> None:
+    wide, narrow = np.zeros((8, 3, 4), np.float32), np.zeros((8, 1, 4), np.float32)
+    sets = [ArrayDataset(x, np.arange(8) % 2) for x in (wide, narrow)]
+    with pytest.raises(AnalysisError, match=r"samples from 8 on.*x0 float32\[1, 4\], .*expected"):
+        write_samples(sets, tmp_path)
+
+
+def test_samples_without_labels(tmp_path: Path) -> None:
+    write_samples([ArrayDataset(np.zeros((8, 3), np.float32))], tmp_path)
+    assert read_samples(tmp_path).labels is None
+
+
+def test_an_interrupted_write_leaves_nothing_to_be_taken_for_other_samples(tmp_path: Path) -> None:
+    ours, theirs = dataset(130), dataset(130, seed=1)
+    write_samples([ours], tmp_path)
+    stopping = patch.object(theirs, "_load", side_effect=[np.ones((64, 4)), KeyboardInterrupt])
+    with stopping, pytest.raises(KeyboardInterrupt):
+        write_samples([theirs], tmp_path)
+    write_samples([ours], tmp_path)
+    assert np.array_equal(read_samples(tmp_path).x, ours.x)

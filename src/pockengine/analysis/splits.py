@@ -57,14 +57,22 @@ def _split(sets: Sequence[Dataset], seed: int) -> tuple[Array, Array]:
 
 
 def _at_most(indices: Array, count: int, labels: Sequence[Array | None], seed: int) -> Array:
-    """A part of some samples, each class in its proportion, where there are more than `count`."""
+    """`count` of more samples, each class about in its proportion.
+
+    Exactly so many, so that the same number chooses the same samples again.
+    """
     if len(indices) <= count:
         return indices
     known = [x for x in labels if x is not None]
     whole = np.concatenate(known) if known else None
     numbers = _classes(whole, int(indices.max()) + 1)[indices]
-    part = split_indices(numbers, (), count / len(indices), seed)[1]
-    return indices[part]
+    _, place, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
+    numbers = np.where(sizes[place] > 1, place, sizes.argmax())  # a lone sample goes with the most
+    rng = np.random.default_rng(seed)
+    halves = split_indices(numbers, (), count / len(indices), seed)
+    rest, part = (rng.permutation(half) for half in halves)
+    chosen: Array = indices[np.sort(np.concatenate([part, rest])[:count])]
+    return chosen
 
 
 def _classes(labels: Array | None, count: int) -> Array:
@@ -75,6 +83,7 @@ def _classes(labels: Array | None, count: int) -> Array:
 
 
 def _check_classes(sets: Sequence[Dataset]) -> None:
+    _check_names(sets)
     present = [set(np.unique(_classes(d.labels, len(d)))) for d in sets]
     if len(present) == 2 and present[0] != present[1]:
         side, other = (
@@ -86,6 +95,17 @@ def _check_classes(sets: Sequence[Dataset]) -> None:
             f"classes {names} are in the {other} set and missing from the {side} set; what trains "
             "them could not be measured. Split the data anew, or leave these classes out"
         )
+
+
+def _check_names(sets: Sequence[Dataset]) -> None:
+    """Raises AnalysisError where a number stands for another class in the other set."""
+    for number, names in enumerate(zip(*(data.classes for data in sets), strict=False)):
+        if len(set(names)) > 1:
+            first, other = names
+            raise AnalysisError(
+                f"class {number} is {first!r} in the training set and {other!r} in the validation "
+                "set; give both the same classes, in the same order (classes=...)"
+            )
 
 
 def _name(data: Dataset, number: int) -> str:
