@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_task
+import torch
 from pytest import approx
 from torch import nn
 
@@ -181,6 +182,27 @@ def test_a_model_that_is_all_head() -> None:
     graph = pe.import_torch(model, small_task.make()[1])
     with pytest.raises(AnalysisError, match="no weights outside its head, so there is nothing"):
         pe.analyze(graph, small_task.samples(), **SETTINGS)
+
+
+class TwoOutputs(nn.Module):
+    """Of which the loss looks at one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.head = nn.Linear(32, 8), nn.Linear(8, 3)
+        self.aside, self.other = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = torch.relu(self.first(x.flatten(1)))
+        return {"logits": self.head(x), "other": self.other(torch.relu(self.aside(x)))}
+
+
+def test_what_the_loss_does_not_depend_on_is_not_measured() -> None:
+    graph = pe.import_torch(TwoOutputs().eval(), small_task.make()[1])
+    found = pe.analyze(graph, small_task.samples(), workers=1, **SETTINGS)
+    assert {c.name for c in found.contributions} == {"first.weight"}
+    assert "first.weight" in found.search().shares
 
 
 def test_labels_that_the_model_does_not_have(graph: Graph) -> None:

@@ -173,6 +173,7 @@ class _Measuring:
         for number, run in enumerate(groups(self._candidates, PROGRAMS)):
             scheme = base | UpdateScheme(dict.fromkeys((c.name for c in run), 1.0))
             self._lab.add_program(f"group-{number}", scheme)
+        self._candidates = tuple(c for c in self._candidates if self._lab.trains(c.name))
 
     def _measure(self, stage: str, pairs: Sequence[Pair], start: Start, count: int) -> None:
         """Trains each pair beside the common start until it has `count` seeds."""

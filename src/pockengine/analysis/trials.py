@@ -25,6 +25,7 @@ from pockengine.analysis.journal import Journal, digest
 from pockengine.compiler import build, plan_job
 from pockengine.errors import AnalysisError
 from pockengine.job import Job
+from pockengine.runtime.gates import PREFIX
 from pockengine.scheme import Share, UpdateScheme
 from pockengine.target import Target
 
@@ -91,6 +92,7 @@ class Lab:
         self._job, self._folder, self._recipe = job, folder, recipe
         self._journal, self._progress = journal, progress
         self._programs: dict[str, frozenset[str]] = {}
+        self._gated: set[str] = set()  # the loss depends on these
         self._workers = [_Process(folder) for _ in range(workers or Target.host().threads)]
         self._idle = list(self._workers)
         self._lock = threading.Lock()
@@ -111,8 +113,15 @@ class Lab:
         job = replace(self._job.with_scheme(scheme), gated=True)
         path = self._folder / "programs" / f"{name}.pock"
         path.parent.mkdir(exist_ok=True)
-        build(plan_job(job)).save(path)
+        program = build(plan_job(job))
+        program.save(path)
         self._programs[name] = frozenset(scheme.shares)
+        leaves = program.signature.leaves
+        self._gated |= {n.removeprefix(PREFIX) for n in leaves if n.startswith(PREFIX)}
+
+    def trains(self, name: str) -> bool:
+        """Whether some program trains this tensor: not where the loss does not depend on it."""
+        return name in self._gated
 
     def run(self, trials: Sequence[Trial]) -> list[Score]:
         """The scores of some trials, in their order; what the journal has is not run again.
@@ -175,6 +184,7 @@ class Lab:
         return {
             name: {"of": sizes[name][c.axis], "open": list(c.indices)} if c else True
             for name, c in resolved.items()
+            if self.trains(name)
         }
 
     def _report(self) -> None:
