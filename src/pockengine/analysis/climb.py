@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 
 from pockengine.analysis.cost import Cost
 from pockengine.analysis.exact import gain
-from pockengine.analysis.space import Ask, Option, Space
+from pockengine.analysis.space import Ask, Choice, Option, Space
 
 NEIGHBOURS = 12  # that fit by the estimate, and as many that are just over, planned at a time
 SLACK = 1.05  # how far over a budget an estimate may be that is worth planning
 MOST_PLANNED = 160  # choices in one search
-
-Choice = tuple[Option, ...]
 
 
 @dataclass

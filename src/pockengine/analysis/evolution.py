@@ -11,20 +11,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from pockengine.analysis.exact import Limits, gain
-from pockengine.analysis.space import Option, Space
+from pockengine.analysis.space import Choice, Space
 from pockengine.runtime.program import Array
 
 POPULATION, GENERATIONS, MUTATION = 64, 60, 0.08
 BYTES_A_SECOND = 1e9  # that make a second of a step weigh as much as bytes, where options compete
 
 
-def evolve(space: Space, limits: Limits, seed: int = 0) -> tuple[Option, ...] | None:
+def evolve(space: Space, limits: Limits, seed: int = 0) -> Choice | None:
     """The fittest options found; None where nothing fits, not even the head alone."""
     rng = np.random.default_rng(seed)
     sizes = np.array([len(group) + (i > 0) for i, group in enumerate(space.groups)])
     population = rng.integers(0, sizes, (POPULATION, len(sizes)))
     population[0] = 0
-    best: tuple[Option, ...] | None = None
+    best: Choice | None = None
     for _ in range(GENERATIONS):
         chosen = [_repaired(space, _options(space, genome), limits) for genome in population]
         fitness = np.array([-np.inf if c is None else gain(c) for c in chosen])
@@ -38,15 +38,13 @@ def evolve(space: Space, limits: Limits, seed: int = 0) -> tuple[Option, ...] | 
     return best
 
 
-def _options(space: Space, genome: Sequence[int] | Array) -> tuple[Option, ...]:
+def _options(space: Space, genome: Sequence[int] | Array) -> Choice:
     first, *rest = zip(space.groups, genome, strict=True)
     biases = first[0][int(first[1])]
     return (biases, *(group[int(i) - 1] for group, i in rest if i > 0))
 
 
-def _repaired(
-    space: Space, chosen: tuple[Option, ...], limits: Limits
-) -> tuple[Option, ...] | None:
+def _repaired(space: Space, chosen: Choice, limits: Limits) -> Choice | None:
     """The options without those that could not fit alone, and then without the poorest ones."""
     least = max(space.groups[0], key=lambda o: o.block)
     if not _fits(space, (least,), limits):
@@ -63,7 +61,7 @@ def _repaired(
     return (biases, *kept)
 
 
-def _fits(space: Space, chosen: tuple[Option, ...], limits: Limits) -> bool:
+def _fits(space: Space, chosen: Choice, limits: Limits) -> bool:
     cost, reach = space.cost(chosen), space.reach(chosen)
     nbytes = max(cost.train_bytes + limits.excess.get(reach.block, 0), reach.floor)
     over = limits.nbytes is not None and nbytes > limits.nbytes

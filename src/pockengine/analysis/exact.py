@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pockengine.analysis.space import Option, Reach, Space
+from pockengine.analysis.space import Choice, Option, Reach, Space
 from pockengine.extras import require
 from pockengine.runtime.program import Array
 
@@ -37,18 +37,18 @@ class Limits:
         return Limits(nbytes, self.seconds and share * self.seconds, self.excess)
 
 
-def optimum(space: Space, limits: Limits) -> tuple[Option, ...] | None:
+def optimum(space: Space, limits: Limits) -> Choice | None:
     """The options of the largest gain within the limits; None where none fits."""
     found = [best for reach in space.reaches if (best := _reaching(space, reach, limits))]
     return max(found, key=gain, default=None)
 
 
-def gain(chosen: tuple[Option, ...]) -> float:
+def gain(chosen: Choice) -> float:
     """The sum of gains."""
     return sum(option.gain for option in chosen)
 
 
-def _reaching(space: Space, reach: Reach, limits: Limits) -> tuple[Option, ...] | None:
+def _reaching(space: Space, reach: Reach, limits: Limits) -> Choice | None:
     """The best of what goes no deeper than a block."""
     if limits.nbytes is not None and reach.floor > limits.nbytes:
         return None

@@ -10,11 +10,11 @@ a prediction; `check` (check.py) trains the scheme for real.
 import math
 from dataclasses import dataclass, field, replace
 
-from pockengine.analysis.climb import Choice, Planned, climb, key
+from pockengine.analysis.climb import Planned, climb, key
 from pockengine.analysis.cost import Cost
 from pockengine.analysis.evolution import evolve
 from pockengine.analysis.exact import Limits, gain, optimum
-from pockengine.analysis.space import Ask, Space
+from pockengine.analysis.space import Ask, Choice, Space
 from pockengine.errors import MemoryBudgetError
 from pockengine.scheme import UpdateScheme
 
@@ -160,15 +160,15 @@ def _beats(a: FrontPoint, b: FrontPoint) -> bool:
 
 
 def _check_possible(space: Space, ask: Ask, memory: int | None, seconds: float | None) -> None:
-    (least,) = ask([space.head])
-    if memory is not None and least.memory_bytes > memory:
+    (head,) = ask([space.head])
+    if memory is not None and head.memory_bytes > memory:
         raise MemoryBudgetError(
             f"no scheme fits a memory budget of {memory:,} bytes: training the head alone takes "
-            f"{least.memory_bytes:,}, the least that would do. Use a smaller batch, or compute it "
+            f"{head.memory_bytes:,}, the least that would do. Use a smaller batch, or compute it "
             "in parts (micro_batch)"
         )
-    if seconds is not None and least.step_seconds > seconds:
+    if seconds is not None and head.step_seconds > seconds:
         raise MemoryBudgetError(
             f"no scheme fits a step of {1e3 * seconds:.3g} ms: training the head alone takes "
-            f"{1e3 * least.step_seconds:.3g} ms, the least that would do. Use a smaller batch"
+            f"{1e3 * head.step_seconds:.3g} ms, the least that would do. Use a smaller batch"
         )
