@@ -15,6 +15,7 @@ from pockengine.scheme import UpdateScheme
 from pockengine.structure import Use
 
 RATIOS = (0.125, 0.25, 0.5, 1.0)
+Pair = tuple[str, float]  # the name of a tensor, and a ratio
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import numpy as np
 
 from pockengine.analysis.candidates import (
     RATIOS,
+    Pair,
     bias_steps,
     candidates,
     groups,
@@ -43,7 +44,6 @@ from pockengine.optim import SGD, Optimizer
 from pockengine.scheme import UpdateScheme
 from pockengine.target import Target
 
-Pair = tuple[str, float]  # a tensor and its ratio
 PROGRAMS = 4  # that the candidates are divided among
 
 
@@ -149,7 +149,7 @@ class _Measuring:
         """How many trials it will be, about."""
         tensors = len(self._candidates)
         kept = tensors * self._effort.kept
-        pairs = kept * sum(len(c.ratios) for c in self._candidates) / max(tensors, 1)
+        pairs = kept * sum(len(c.ratios) for c in self._candidates) / tensors
         starts = len(bias_steps(self._graph, self._effort.starts)) * self._effort.seeds
         more = pairs * self._effort.kept * (self._effort.seeds - 1)
         return round(starts + tensors + pairs - kept + more)

@@ -15,6 +15,7 @@ from pockengine import structure
 from pockengine.analysis.candidates import (
     RATIOS,
     Candidate,
+    Pair,
     bias_steps,
     candidates,
     start_scheme,
@@ -27,7 +28,7 @@ from pockengine.analysis.proxies import (
     gradients,
     weight_snr,
 )
-from pockengine.analysis.result import Analysis, Contribution, Pair, Start, settings_of
+from pockengine.analysis.result import Analysis, Contribution, Start, settings_of
 from pockengine.analysis.splits import Sizes
 from pockengine.analysis.statistics import pooled
 from pockengine.analysis.trials import Recipe

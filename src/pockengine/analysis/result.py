@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pockengine import structure
-from pockengine.analysis.candidates import start_scheme
+from pockengine.analysis.candidates import Pair, start_scheme
 from pockengine.analysis.journal import digest
 from pockengine.analysis.search import FoundScheme
 from pockengine.analysis.searcher import Searcher, calibrated
@@ -32,7 +32,6 @@ from pockengine.target import Target
 
 FORMAT, VERSION = "pockengine.analysis", 1
 METRICS = ("accuracy", "loss")
-Pair = tuple[str, float]
 
 
 @dataclass(frozen=True)
@@ -268,7 +267,6 @@ class Analysis:
             "spread": asdict(self.spread),
             "seconds": self.seconds,
         }
-        document = json.loads(json.dumps(document))
         text = json.dumps({**document, "digest": digest(document)}, indent=1)
         write_atomically(Path(path), text.encode())
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 
 from pockengine.analysis.calibrate import calibrate
-from pockengine.analysis.candidates import bias_steps, candidates, start_scheme
+from pockengine.analysis.candidates import Pair, bias_steps, candidates, start_scheme
 from pockengine.analysis.cost import CostOracle
-from pockengine.analysis.search import FoundScheme, find, front
-from pockengine.analysis.space import Pair, make_space
+from pockengine.analysis.search import FoundScheme, FrontPoint, find, front
+from pockengine.analysis.space import make_space
 from pockengine.analysis.timing import Calibration
 from pockengine.errors import InputError
 from pockengine.files import parse_bytes
@@ -47,7 +48,12 @@ class Searcher:
         budget = parse_bytes(memory) if isinstance(memory, str) else memory
         seconds = None if step_ms is None else 1e-3 * step_ms
         found = find(self.space, self.oracle.many, budget, seconds)
-        return replace(found, front=front(self.space, self.oracle.many))
+        return replace(found, front=self.front)
+
+    @cached_property
+    def front(self) -> tuple[FrontPoint, ...]:
+        """The same for every budget."""
+        return front(self.space, self.oracle.many)
 
 
 def calibrated(job: Job, gains: Mapping[Pair, float]) -> Calibration:

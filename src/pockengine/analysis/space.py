@@ -9,17 +9,15 @@ a search asks it again for every scheme that it returns.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from pockengine import structure
-from pockengine.analysis.candidates import start_scheme
+from pockengine.analysis.candidates import Pair, start_scheme
 from pockengine.analysis.cost import Cost
 from pockengine.ir.graph import Graph
 from pockengine.scheme import Share, UpdateScheme
 from pockengine.structure import Block
 
 Ask = Callable[[Sequence[UpdateScheme]], Sequence[Cost]]
-Pair = tuple[str, float]  # a tensor and a ratio
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,9 @@ class Option:
     gain: float
     nbytes: int = 0
     seconds: float = 0.0
+
+
+Choice = tuple[Option, ...]
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,6 @@ class Space:
     groups: tuple[tuple[Option, ...], ...]
     reaches: tuple[Reach, ...]  # the deepest first
     model: str = ""  # structure.structure_hash
-
-    @cached_property
-    def options(self) -> tuple[Option, ...]:
-        """All options, group after group."""
-        return tuple(option for group in self.groups for option in group)
 
     def scheme(self, chosen: Iterable[Option]) -> UpdateScheme:
         """The head and what is chosen."""
