@@ -483,6 +483,12 @@ def test_what_fit_refuses(plain: Program, settings: dict[str, Any], message: str
         Trainer(session).fit(samples(8), **settings)
 
 
+def test_sets_that_number_their_classes_otherwise_are_refused(plain: Program) -> None:
+    x = samples(8).x
+    with pe.Session(plain) as session, pytest.raises(InputError, match="class 0 is 'a' in the tr"):
+        Trainer(session).fit((x, ["a", "b"] * 4), validation=(x, ["b", "c"] * 4))
+
+
 def test_a_regression_has_no_accuracy() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((8, 6)).astype(np.float32), rng.standard_normal((8, 3))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pockengine.data.base import Array, Dataset
+from pockengine.data.labels import other_numbers
 from pockengine.data.splits import split_indices
 from pockengine.errors import AnalysisError
 
@@ -99,13 +100,9 @@ def _check_classes(sets: Sequence[Dataset]) -> None:
 
 def _check_names(sets: Sequence[Dataset]) -> None:
     """Raises AnalysisError where a number stands for another class in the other set."""
-    for number, names in enumerate(zip(*(data.classes for data in sets), strict=False)):
-        if len(set(names)) > 1:
-            first, other = names
-            raise AnalysisError(
-                f"class {number} is {first!r} in the training set and {other!r} in the validation "
-                "set; give both the same classes, in the same order (classes=...)"
-            )
+    wrong = other_numbers(*(data.classes for data in sets)) if len(sets) == 2 else ""
+    if wrong:
+        raise AnalysisError(f"{wrong}; give both the same classes, in the same order (classes=...)")
 
 
 def _name(data: Dataset, number: int) -> str:

@@ -90,6 +90,20 @@ def sorted_classes(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(different, key=int)) if numbers else tuple(different)
 
 
+def other_numbers(classes: Sequence[str], others: Sequence[str]) -> str:
+    """In words, the first number that stands for another class there, if any: a number without a
+    name is called by itself.
+
+    >>> other_numbers(("cat", "dog"), ("0", "fox"))
+    "class 1 is 'dog' in the training set and 'fox' in the validation set"
+    """
+    for number, (one, other) in enumerate(zip(classes, others, strict=False)):
+        if one != other and str(number) not in (one, other):
+            there = f"{other!r} in the validation set"
+            return f"class {number} is {one!r} in the training set and {there}"
+    return ""
+
+
 def told(names: Sequence[str], most: int = 10) -> str:
     """Names for a sentence, the first few of them."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""

@@ -16,6 +16,7 @@ from typing import Any
 from pockengine.data.augment import Augmentation
 from pockengine.data.base import Dataset, Inputs
 from pockengine.data.dataset import as_dataset
+from pockengine.data.labels import other_numbers
 from pockengine.data.loader import Loader
 from pockengine.errors import InputError
 from pockengine.runtime.history import (
@@ -96,6 +97,8 @@ class Trainer:
         """
         source = _Source(self.session, as_dataset(data), augment)
         judged = None if validation is None else _Source(self.session, as_dataset(validation))
+        if judged and (wrong := other_numbers(source.data.classes, judged.data.classes)):
+            raise InputError(f"{wrong}; give both the same classes, in the same order")
         judge = _Judge(_checked_metric(self.session, metric), judged, patience, keep_best)
         plan = self._plan(len(source.data), epochs)
         self._epochs += epochs
