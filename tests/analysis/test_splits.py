@@ -118,3 +118,10 @@ def test_an_interrupted_write_leaves_nothing_to_be_taken_for_other_samples(tmp_p
         write_samples([theirs], tmp_path)
     write_samples([ours], tmp_path)
     assert np.array_equal(read_samples(tmp_path).x, ours.x)
+
+
+def test_a_damaged_index_is_written_again(tmp_path: Path) -> None:
+    write_samples([dataset(8)], tmp_path)
+    (tmp_path / "samples.json").write_text('{"kind": ')
+    write_samples([dataset(8)], tmp_path)
+    assert np.array_equal(read_samples(tmp_path).x, dataset(8).x)

@@ -108,4 +108,7 @@ def _index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
         return {}
-    return dict(json.loads(path.read_text()))
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError:  # damaged: the samples are written again
+        return {}
