@@ -9,8 +9,10 @@ None trains anything. `agreement` says how well each ranks the tensors of a meas
 `estimate` (estimate.py) makes an analysis of one.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,15 +91,13 @@ def _steps(
     session: Session, data: Dataset, batch: int, batches: int, seed: int
 ) -> Iterator[dict[str, Array]]:
     """The weights after a step on each of some batches, every time from the first weights."""
-    done = epoch = 0
-    while done < batches:
-        for x, y in Loader(data, batch, seed=seed).epoch(epoch):
-            if done < batches:
-                session.reset()
-                session.step(x, y, lr=RATE)
-                yield session.state_dict()
-                done += 1
-        epoch += 1
+    loader = Loader(data, batch, seed=seed)
+    endless = (given for epoch in itertools.count() for given in loader.epoch(epoch))
+    with closing(endless):
+        for x, y in itertools.islice(endless, batches):
+            session.reset()
+            session.step(x, y, lr=RATE)
+            yield session.state_dict()
 
 
 def scores(
