@@ -1,7 +1,7 @@
 """Runs trials: trains from the common start with some gates open, and measures what it brought.
 
-    lab = Lab(job, folder, recipe, workers=2)
-    lab.add_program(scheme)                  everything that some trials may open
+    lab = Lab(job, folder, recipe, journal)
+    lab.add_program(name, scheme)            everything that some trials may open
     lab.run([Trial(shares, seed), ...])      in processes; kept in the journal as they come
 
 Hundreds of schemes share a few compiled programs: a gate for each trained tensor decides, channel
@@ -29,7 +29,7 @@ from pockengine.runtime.gates import PREFIX
 from pockengine.scheme import Share, UpdateScheme
 from pockengine.target import Target
 
-PATIENCE = 20  # lines of a worker's complaints that an error shows
+LAST_LINES = 20  # of a worker's complaints, that an error shows
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class Trial:
     @property
     def key(self) -> str:
         """The same for the same trial, in another process too."""
-        shares = {name: self.shares[name] for name in sorted(self.shares)}
-        return digest({"shares": shares, "seed": self.seed})
+        return digest({"shares": dict(self.shares), "seed": self.seed})
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,7 @@ class _Process:
     def _last_words(self) -> str:
         self._complaints.seek(0)
         lines = self._complaints.read().strip().splitlines()
-        return "\n".join(lines[-PATIENCE:]) or "it said nothing (killed, or out of memory)"
+        return "\n".join(lines[-LAST_LINES:]) or "it said nothing (killed, or out of memory)"
 
 
 @contextmanager
