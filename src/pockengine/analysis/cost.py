@@ -113,7 +113,7 @@ class CostOracle:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             lines = (json.dumps({"key": k, **asdict(c)}) + "\n" for k, c in found.items())
-            with self._path.open("ab", buffering=0) as file:
+            with self._path.open("ab", buffering=0) as file:  # one write: others append too
                 file.write("".join(lines).encode())
 
     def _key(self, job: Job) -> str:

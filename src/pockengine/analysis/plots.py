@@ -1,6 +1,7 @@
 """The figures of a report, each as an SVG element. Colours differ in lightness too."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,16 @@ METADATA = ("Creator", "Date", "Format", "Type")  # that are left out
 def contributions(analysis: Analysis) -> str:
     """Mean and interval of each tensor and ratio; deeper layers below."""
     names = list(dict.fromkeys(c.name for c in analysis.contributions))
-    figure, axes = _figure(len(names))
+    figure = _new(figsize=(9, 1.2 + ROW * len(names)))
+    axes = figure.subplots()
     ratios = sorted(analysis.settings.ratios)
     for c in analysis.contributions:
         rank = ratios.index(c.ratio) if c.ratio in ratios else len(ratios) - 1
         found, y = analysis.interval(c), names.index(c.name) - 0.3 + 0.2 * rank
         width = (
-            [[found.mean - found.low], [found.high - found.mean]] if _finite(found.low) else None
+            [[found.mean - found.low], [found.high - found.mean]]
+            if math.isfinite(found.low)
+            else None
         )
         colour = SHADES[min(rank, len(SHADES) - 1)]
         label = f"{c.ratio:g} of the channels" if c.ratio < 1 else "whole"
@@ -93,11 +97,6 @@ def _new(**settings: Any) -> "Figure":
     return made
 
 
-def _figure(rows: int) -> "tuple[Figure, Axes]":
-    figure = _new(figsize=(9, 1.2 + ROW * rows))
-    return figure, figure.subplots()
-
-
 def _named_rows(figure: "Figure", axes: "Axes", names: Sequence[str]) -> str:
     axes.set_yticks(range(len(names)), [*map(_plain, names)], fontsize=7)
     axes.invert_yaxis()
@@ -111,10 +110,6 @@ def _named_rows(figure: "Figure", axes: "Axes", names: Sequence[str]) -> str:
 def _plain(name: str) -> str:
     """A name whose dollar signs begin no formula."""
     return name.replace("$", r"\$")
-
-
-def _finite(value: float) -> bool:
-    return abs(value) < float("inf")
 
 
 def _svg(figure: "Figure") -> str:

@@ -14,6 +14,7 @@ from pockengine.analysis.estimate import estimate
 from pockengine.analysis.proxies import PROXIES
 from pockengine.analysis.report import write_report
 from pockengine.analysis.result import Analysis
+from pockengine.analysis.statistics import CONFIDENCE
 from pockengine.cli.data import Data, Reading
 from pockengine.cli.load import find_model, make_optimizer
 from pockengine.cli.options import (
@@ -140,7 +141,7 @@ def _show(found: Analysis) -> None:
     """The best contributions; estimates have no interval."""
     table = Table(title=f"What training brings, in {found.settings.metric}")
     measured = not found.settings.estimated
-    more = ("90 % interval", "seeds") if measured else ()
+    more = (f"{100 * CONFIDENCE:.0f} % interval", "seeds") if measured else ()
     for heading in ("tensor", "share", "gain", *more):
         table.add_column(heading, justify="left" if heading == "tensor" else "right")
     gains = found.gains
