@@ -61,9 +61,7 @@ def three_parts(
     Stratified by label, and no group is in two parts; always the same.
     """
     validation, test = shares
-    kinds = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    grouped = groups is not None
-    rest, last = split_indices(labels, classes, test, 0, kinds if grouped else None)
-    inner = kinds[rest] if grouped else None
+    rest, last = split_indices(labels, classes, test, 0, groups)
+    inner = None if groups is None else np.asarray(groups)[rest]
     first, second = split_indices(labels[rest], classes, validation / (1 - test), 1, inner)
     return rest[first], rest[second], last

@@ -31,9 +31,9 @@ class Gates:
         opened, data = {}, {}
         for name, piece in pieces.items():
             if name in axes:
-                axis = axes[name]
-                data[f"gate:{name}"] = np.ones(() if axis is None else piece.shape[axis], np.bool_)
-                gate = leaf(Gate, f"gate:{name}", data[f"gate:{name}"])
+                axis, gate_name = axes[name], f"gate:{name}"
+                data[gate_name] = np.ones(() if axis is None else piece.shape[axis], np.bool_)
+                gate = leaf(Gate, gate_name, data[gate_name])
                 opened[name] = reshape(
                     gate, [n if a == axis else 1 for a, n in enumerate(piece.shape)]
                 )

@@ -1,1 +1,1 @@
-"""Data for the demo and the tests: fetching, reading, windows and batches."""
+"""Data sets from arrays, files and folders, in batches; and the demo's recordings."""
