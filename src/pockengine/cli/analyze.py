@@ -30,6 +30,7 @@ from pockengine.cli.options import (
 from pockengine.cli.progress import kept_in, shown
 from pockengine.data.dataset import Dataset
 from pockengine.errors import InputError
+from pockengine.extras import require
 from pockengine.ir.graph import Graph
 
 SHOWN = 12  # contributions
@@ -110,6 +111,7 @@ def analyze(
     config: Config = None,
 ) -> None:
     """Measure what training each tensor of a model brings, on your own samples."""
+    _require_packages(measured=not trials.proxy, drawn=report is not None)
     graph = find_model(model, dim).load()
     sets = reading.sets(data, graph)
     if trials.proxy:
@@ -125,6 +127,15 @@ def analyze(
     _show(found)
     how = "estimated" if found.settings.estimated else "measured"
     typer.echo(f"{out}: {how} in {found.seconds / 60:.1f} minutes.")
+
+
+def _require_packages(measured: bool, drawn: bool) -> None:
+    """Before anything is measured: what is missing is said at once, not after minutes of work."""
+    if measured:
+        require("scipy.stats", "SciPy", "analysis", "an analysis")
+    if drawn:
+        require("jinja2", "Jinja2", "analysis", "a report")
+        require("matplotlib", "Matplotlib", "analysis", "a report")
 
 
 def _facts(found: Analysis, out: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From the path of a user's samples to a data set that fits the model's inputs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,7 +67,7 @@ class Reading:
         if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (1, 3):
             raise InputError(
                 "a folder of images is for models that take one batch of them, (batch, 1 or 3, "
-                f"height, width); this one takes {', '.join(map(str, shapes))}; give an .npz"
+                f"height, width); this one takes {_words(shapes)}; give an .npz"
             )
         _, channels, height, width = shapes[0]
         return {
@@ -83,7 +84,7 @@ class Reading:
         if not label or any(len(shape) != 2 for shape in shapes.values()):
             raise InputError(
                 "texts need --columns TEXT,LABEL and a model that takes numbers of tokens, "
-                f"(batch, length); got {self.columns!r} and {', '.join(map(str, shapes.values()))}"
+                f"(batch, length); got {self.columns!r} and {_words(shapes.values())}"
             )
         length = next(iter(shapes.values()))[1]
         return {
@@ -93,6 +94,11 @@ class Reading:
             "label": label,
             "inputs": tuple(shapes),
         }
+
+
+def _words(shapes: Iterable[tuple[int, ...]]) -> str:
+    """Shapes of inputs for people: the first axis is the samples."""
+    return ", ".join(f"({', '.join(['batch', *map(str, shape[1:])])})" for shape in shapes)
 
 
 def _numbers(option: str, words: str) -> list[float]:

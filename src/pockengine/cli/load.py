@@ -118,6 +118,8 @@ def _whole_number(count: str) -> int:
 def _scheme_from_file(path: Path) -> UpdateScheme:
     try:
         return UpdateScheme.from_json(path.read_text())
+    except FileNotFoundError as error:
+        raise SchemeError(f"there is no scheme {path}; check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise SchemeError(f"the scheme {path} cannot be read: {error}") from error
 
