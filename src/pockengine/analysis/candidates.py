@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pockengine import structure
+from pockengine.errors import InputError
 from pockengine.ir.graph import Graph
 from pockengine.scheme import UpdateScheme
 from pockengine.structure import Use
@@ -31,8 +32,11 @@ def candidates(graph: Graph, ratios: Iterable[float] = RATIOS) -> tuple[Candidat
     """The weights and embeddings outside the head, from the input on.
 
     Of ratios that come to the same number of channels the largest stays. What has no input
-    channels is trained whole or not at all.
+    channels is trained whole or not at all. Raises InputError for what is no ratio.
     """
+    ratios = tuple(ratios)
+    if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
+        raise InputError(f"ratios are over 0 and at most 1, got {ratios}")
     head = {use.name for use in structure.head(graph)}
     found = []
     for number, block in enumerate(structure.blocks(graph)):

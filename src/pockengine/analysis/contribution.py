@@ -33,7 +33,7 @@ from pockengine.analysis.journal import Journal
 from pockengine.analysis.result import Analysis, Contribution, Settings, Start, settings_of
 from pockengine.analysis.samples import write_samples
 from pockengine.analysis.splits import write_splits
-from pockengine.analysis.statistics import Spread, pooled
+from pockengine.analysis.statistics import Spread, spread_of
 from pockengine.analysis.trials import Lab, Progress, Recipe, Trial, workspace
 from pockengine.autodiff.objective import Loss
 from pockengine.data.dataset import as_dataset
@@ -209,10 +209,10 @@ class _Measuring:
         return ranked[:count] + unclear[: count // 4]
 
     def _spread(self, starts: Sequence[Start]) -> Spread:
-        """The noise of a difference to the common start, from all that was measured twice."""
-        base = np.array(starts[0].scores)
-        between = [list(np.array(s.scores) - base) for s in starts[1:]]
-        return pooled([*between, *self._deltas.values()])
+        """The noise of a difference to the common start, from all that has every seed so far."""
+        best = max(starts, key=lambda start: start.mean)
+        between = [np.subtract(start.scores, best.scores).tolist() for start in starts]
+        return spread_of([*between, *self._deltas.values()])
 
     def _result(self, starts: list[Start], best: Start) -> Analysis:
         spread = self._spread(starts)

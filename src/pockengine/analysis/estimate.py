@@ -30,7 +30,7 @@ from pockengine.analysis.proxies import (
 )
 from pockengine.analysis.result import Analysis, Contribution, Start, settings_of
 from pockengine.analysis.splits import Sizes
-from pockengine.analysis.statistics import pooled
+from pockengine.analysis.statistics import spread_of
 from pockengine.analysis.trials import Recipe
 from pockengine.autodiff.objective import Loss
 from pockengine.data.dataset import as_dataset
@@ -84,7 +84,7 @@ def estimate(
         tuple(Start(last, (score / unit,)) for last, score in by_step.items()),
         0,
         tuple(Contribution(*pair, (score / unit,)) for pair, score in by_pair.items()),
-        pooled([]),
+        spread_of([]),
         time.perf_counter() - started,
         graph,
     )

@@ -25,6 +25,7 @@ from pockengine.data.base import Dataset
 from pockengine.errors import AnalysisError, InputError
 from pockengine.files import write_atomically
 from pockengine.ir.graph import Graph
+from pockengine.ir.text import print_graph
 from pockengine.job import Job
 from pockengine.optim import OPTIMIZERS, Group, Optimizer, as_optimizer
 from pockengine.scheme import UpdateScheme
@@ -112,8 +113,8 @@ def settings_of(
 
 
 def weights_hash(graph: Graph) -> str:
-    """16 hexadecimal digits that depend on every parameter and state."""
-    found = hashlib.blake2b(digest_size=8)
+    """16 hexadecimal digits that depend on the graph and on every parameter and state."""
+    found = hashlib.blake2b(print_graph(graph).encode(), digest_size=8)
     for name in sorted(graph.data):
         found.update(name.encode() + np.ascontiguousarray(graph.data[name]).tobytes())
     return found.hexdigest()
@@ -276,15 +277,22 @@ class Analysis:
 
         Raises AnalysisError for a file that is damaged or edited, or of another model.
         """
-        document = _document(Path(path))
-        settings = Settings.from_json(document["settings"])
+        try:
+            found = Analysis._of(_document(Path(path)), graph)
+        except (KeyError, TypeError, ValueError) as error:
+            raise AnalysisError(f"{path} is no analysis: {error!r} where it is read") from error
+        settings = found.settings
         if graph is not None and structure.structure_hash(graph) != settings.model:
             raise AnalysisError(
                 f"{path} is of another model: its structure is {settings.model}, this one's "
                 f"{structure.structure_hash(graph)}; analyse this model"
             )
+        return found
+
+    @staticmethod
+    def _of(document: Mapping[str, Any], graph: Graph | None) -> "Analysis":
         return Analysis(
-            settings,
+            Settings.from_json(document["settings"]),
             tuple(Start(s["last"], tuple(s["scores"])) for s in document["starts"]),
             document["last"],
             tuple(
@@ -319,7 +327,7 @@ def _document(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise AnalysisError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AnalysisError(f"{path} is no analysis: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise AnalysisError(f'{path} is no analysis: expected "format": "{FORMAT}"')

@@ -1,5 +1,6 @@
 """Searches among the schemes of one analysis: planner, time model and space, made once."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -46,6 +47,9 @@ class Searcher:
         if step_ms is not None and self._times is None:
             raise InputError("a time budget needs a time model; give times=calibrate(...)")
         budget = parse_bytes(memory) if isinstance(memory, str) else memory
+        for given in (budget, step_ms):
+            if given is not None and not (math.isfinite(given) and given > 0):
+                raise InputError(f"a budget is a finite number above 0, got {given}")
         seconds = None if step_ms is None else 1e-3 * step_ms
         found = find(self.space, self.oracle.many, budget, seconds)
         return replace(found, front=self.front)

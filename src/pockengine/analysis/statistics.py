@@ -1,7 +1,8 @@
-"""How sure a measured mean is, and what is best believed of it.
+"""How sure a measured difference is, and what is best believed of it.
 
-Each quantity is measured with few seeds, so the spread is pooled over all quantities: they are
-differences of the same metric, measured in the same way. Intervals are Student's.
+Each quantity is the difference of two measurements with the same seed, and there are few seeds. So
+the spread is pooled over all quantities, which are measured in the same way. Intervals are
+Student's.
 """
 
 import math
@@ -32,7 +33,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """A pooled standard deviation and its degrees of freedom; infinite where nothing repeats."""
+    """The standard deviation of a difference, infinite where nothing repeats, and its degrees of
+    freedom.
+    """
 
     deviation: float
     freedom: int
@@ -48,21 +51,32 @@ class Spread:
         return Interval(mean, mean - half, mean + half, count)
 
 
-def pooled(groups: Iterable[Sequence[float]]) -> Spread:
-    """The spread of values within groups that were measured in the same way.
+def spread_of(differences: Iterable[Sequence[float]]) -> Spread:
+    """The spread of a difference of two measurements, from several differences to the same one.
 
-    >>> pooled([[1.0, 3.0], [5.0, 5.0], [7.0]])
-    Spread(deviation=1.0, freedom=2)
+    differences[i][s] = effect i + noise of i with seed s - noise of what all are compared with
+
+    The last term is the same for all with one seed, so it is taken off with the mean of each seed;
+    what is left is the noise of one measurement, and a difference has twice its variance. Only
+    what was measured with every seed counts.
+
+    >>> spread_of([[1.0, 3.0], [5.0, 5.0], [7.0]])
+    Spread(deviation=1.4142135623730951, freedom=1)
     """
-    repeated = [np.asarray(values) for values in groups if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in repeated)
-    squares = sum(float(np.square(values - values.mean()).sum()) for values in repeated)
-    return Spread(math.sqrt(squares / freedom) if freedom else math.inf, freedom)
+    rows = [list(values) for values in differences]
+    seeds = max(map(len, rows), default=0)
+    table = np.array([values for values in rows if len(values) == seeds]).reshape(-1, seeds)
+    freedom = (len(table) - 1) * (seeds - 1)
+    if freedom < 1:
+        return Spread(math.inf, 0)
+    left = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    return Spread(math.sqrt(2 * float(np.square(left).sum()) / freedom), freedom)
 
 
 def shrunk(measured: Mapping[Key, Sequence[float]], spread: Spread) -> dict[Key, float]:
     """The expectation of each mean, drawn towards the mean of all by as much as it is noise.
 
+    Half of a difference's variance is of what all are compared with, and does not tell them apart.
     The largest of many noisy means is too large; without this a search picks noise. The variance
     between quantities is what is left of the means' variance after that of the noise (empirical
     Bayes; Efron and Morris, "Stein's estimation rule and its competitors", 1973).
@@ -70,7 +84,7 @@ def shrunk(measured: Mapping[Key, Sequence[float]], spread: Spread) -> dict[Key,
     means = {name: float(np.mean(values)) for name, values in measured.items()}
     if len(means) < 2 or not math.isfinite(spread.deviation):
         return means
-    noise = {name: spread.deviation**2 / len(values) for name, values in measured.items()}
+    noise = {name: spread.deviation**2 / 2 / len(values) for name, values in measured.items()}
     centre = float(np.mean(list(means.values())))
     between = float(np.var(list(means.values()), ddof=1)) - float(np.mean(list(noise.values())))
     kept = {name: max(between, 0.0) / (max(between, 0.0) + noise[name] + 1e-300) for name in means}

@@ -226,7 +226,7 @@ class _Process:
 
     def _started(self) -> "subprocess.Popen[str]":
         if self._process is None:
-            command = [sys.executable, "-m", "pockengine.analysis.worker", str(self._folder)]
+            command = [sys.executable, "-P", "-m", "pockengine.analysis.worker", str(self._folder)]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
