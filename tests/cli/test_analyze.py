@@ -68,7 +68,8 @@ def test_from_samples_to_a_program(data: Path, analysis: Path, tmp_path: Path) -
     assert result.exit_code == 0, result.output
     for words in ("no scheme has more than", "a step", "Trained for real, beside the head alone"):
         assert words in result.stdout
-    assert f"{scheme}: use it with --scheme {scheme}." in result.stdout
+    assert f"{scheme}: use it with --scheme {scheme} --batch " in result.stdout
+    assert "momentum=0.9" in result.stdout
     assert "training the scheme: " in result.stderr
     for words in ("What each tensor costs", "everything trained", "measured"):
         assert words in page.read_text()
@@ -100,7 +101,7 @@ def test_the_table_and_the_page_of_an_analysis(data: Path, analysis: Path, tmp_p
     assert result.exit_code == 0, result.output
     for words in ("What training brings, in accuracy", "90 % interval", "2.2.conv.weight"):
         assert words in result.stdout
-    assert f"{again}: measured in 0." in result.stdout
+    assert f"{again}: measured in " in result.stdout
     assert pe.Analysis.load(again).gains == pe.Analysis.load(analysis).gains
     assert "What each tensor brings" in page.read_text()
     assert "biases of the last blocks: " in result.stderr

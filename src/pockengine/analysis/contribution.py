@@ -35,9 +35,10 @@ from pockengine.analysis.samples import write_samples
 from pockengine.analysis.splits import write_splits
 from pockengine.analysis.statistics import Spread, spread_of
 from pockengine.analysis.trials import Lab, Progress, Recipe, Trial, workspace
-from pockengine.autodiff.objective import Loss
+from pockengine.autodiff.objective import CrossEntropy, Loss
+from pockengine.data.base import Dataset
 from pockengine.data.dataset import as_dataset
-from pockengine.errors import AnalysisError
+from pockengine.errors import AnalysisError, InputError
 from pockengine.ir.graph import Graph
 from pockengine.job import Job
 from pockengine.optim import SGD, Optimizer
@@ -98,6 +99,7 @@ def analyze(
     chosen = SGD(momentum=0.9) if optimizer is None else optimizer
     job = Job.of(graph, loss, chosen, start_scheme(graph, 0), batch, Target.host(threads=1))
     sets = [as_dataset(data)] + ([] if validation is None else [as_dataset(validation)])
+    _check_labels(job, sets)
     seeds = tuple(range(seed, seed + effort.seeds))
     with workspace(folder) as place:
         write_samples(sets, place / "samples")
@@ -109,6 +111,20 @@ def analyze(
             measured = _Measuring(lab, graph, settings, effort).run()
     _warn_of_noise(measured)
     return replace(measured, seconds=time.perf_counter() - started)
+
+
+def _check_labels(job: Job, sets: Sequence[Dataset]) -> None:
+    """Raises InputError for class numbers that the model has no output for."""
+    if not isinstance(job.loss, CrossEntropy):
+        return
+    classes = job.loss.prediction(job.graph).shape[job.loss.axis]
+    for data in sets:
+        labels = data.labels
+        if labels is not None and labels.dtype.kind in "iu" and labels.max() >= classes:
+            raise InputError(
+                f"the data have {int(labels.max()) + 1} classes, and the model tells {classes} "
+                "apart; give it a head for these classes"
+            )
 
 
 class _Measuring:
@@ -224,12 +240,10 @@ class _Measuring:
 
 
 def _check_metric(settings: Settings, starts: Sequence[Start]) -> None:
-    """Raises AnalysisError for a metric that says nothing: not a number, or always the same."""
+    """Raises AnalysisError for a metric that is not a number."""
     scores = [score for start in starts for score in start.scores]
     if not np.isfinite(scores).all():
         raise _diverging(settings, "the common start")
-    if len(scores) > 1 and len(set(scores)) == 1:
-        raise _constant(settings, scores[0])
 
 
 def _check_varies(
@@ -238,14 +252,11 @@ def _check_varies(
     """Raises AnalysisError where no training, of biases or of a tensor, changed the metric."""
     biases_count = len({start.scores for start in starts}) > 1
     if not biases_count and not any(delta for found in deltas for delta in found):
-        raise _constant(settings, starts[0].scores[0])
-
-
-def _constant(settings: Settings, value: float) -> AnalysisError:
-    return AnalysisError(
-        f"the metric {settings.metric!r} is {value} whatever is trained, so nothing can be "
-        f"compared; use another learning rate than {settings.recipe.lr}, or check the labels"
-    )
+        raise AnalysisError(
+            f"the metric {settings.metric!r} is {starts[0].scores[0]} whatever is trained, so "
+            "nothing can be compared; use another learning rate than "
+            f"{settings.recipe.lr}, or check the labels"
+        )
 
 
 def _diverging(settings: Settings, what: str) -> AnalysisError:

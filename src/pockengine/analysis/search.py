@@ -49,7 +49,7 @@ class FoundScheme(UpdateScheme):
 
     def explain(self) -> str:
         """Why these parts: a table of their gains, and what all of them take."""
-        width = max(len(label) for label, _ in self.reasons)
+        width = max(len(label) for label, _ in (*self.reasons, ("no scheme has more than", 0)))
         lines = [f"{label:{width}}  {value:+8.4f}" for label, value in self.reasons]
         lines.append(f"{'together, predicted':{width}}  {self.gain:+8.4f}")
         lines.append(f"{'no scheme has more than':{width}}  {self.bound:+8.4f}")
@@ -112,7 +112,7 @@ def _found(planned: Planned, chosen: Choice, bound: float) -> FoundScheme:
         gain=gain(chosen),
         bound=bound,
         cost=planned.cost(chosen),
-        reasons=tuple((option.label, option.gain) for option in chosen),
+        reasons=tuple((o.label, o.gain) for o in chosen if o.scheme is not None),
     )
 
 

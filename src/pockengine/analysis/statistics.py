@@ -64,7 +64,7 @@ def spread_of(differences: Iterable[Sequence[float]]) -> Spread:
     Spread(deviation=1.4142135623730951, freedom=1)
     """
     rows = [list(values) for values in differences]
-    seeds = max(map(len, rows), default=0)
+    seeds = max(map(len, rows), default=1)
     table = np.array([values for values in rows if len(values) == seeds]).reshape(-1, seeds)
     freedom = (len(table) - 1) * (seeds - 1)
     if freedom < 1:

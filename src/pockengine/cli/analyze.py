@@ -126,7 +126,9 @@ def analyze(
         return
     _show(found)
     how = "estimated" if found.settings.estimated else "measured"
-    typer.echo(f"{out}: {how} in {found.seconds / 60:.1f} minutes.")
+    long = found.seconds >= 120
+    taken = f"{found.seconds / 60:.1f} minutes" if long else f"{found.seconds:.0f} seconds"
+    typer.echo(f"{out}: {how} in {taken}.")
 
 
 def _require_packages(measured: bool, drawn: bool) -> None:

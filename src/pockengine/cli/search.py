@@ -79,7 +79,9 @@ def search(
     typer.echo(f"{found.explain()}\n\n{found.describe(graph)}")
     if checked:
         typer.echo(f"\nTrained for real, beside the head alone: {checked}.")
-    typer.echo(f"{out}: use it with --scheme {out}.")
+    job = searcher.job
+    typer.echo(f"{out}: use it with --scheme {out} --batch {job.batch}, and train as here:")
+    typer.echo(f"{job.optimizer}")
 
 
 def _facts(found: FoundScheme, out: Path, checked: Check | None) -> dict[str, Any]:
