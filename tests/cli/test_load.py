@@ -67,7 +67,7 @@ def test_a_scheme_from_a_file(graph: Graph, tmp_path: Path) -> None:
         ("half", None, r"no scheme is called 'half'; there are full, head_only"),
         ("last_blocks", None, r"no scheme is called 'last_blocks'"),
         ("last_blocks:few", None, r"expected a whole number of blocks.*got 'few'"),
-        ("nowhere.json", None, r"the scheme nowhere\.json cannot be read"),
+        ("nowhere.json", None, r"there is no scheme nowhere\.json; check the path"),
         ("full", ["head.*=most"], r"expected GLOB=SHARE.*got 'head\.\*=most'"),
         ("full", ["tail.*"], r"'tail\.\*' names no parameter"),
     ],
