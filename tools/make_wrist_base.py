@@ -62,12 +62,12 @@ class Block(nn.Module):
 
 
 class WristNetwork(nn.Module):
-    """(batch, 6, 128) standardised samples -> (batch, 7) logits."""
+    """(batch, 6, 128) standardised samples -> (batch, exercises) logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, exercises: int = EXERCISES) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(Block(*row) for row in BLOCKS))
-        self.head = nn.Linear(BLOCKS[-1][1], EXERCISES)
+        self.head = nn.Linear(BLOCKS[-1][1], exercises)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.blocks(x).mean(2))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tools.make_wrist_base import BLOCKS, WristNetwork
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import pockengine as pe
@@ -35,33 +35,8 @@ from pockengine.runtime.program import Array
 
 BORDERS = (0.4, 0.6)  # in each series: where training ends, and where testing begins
 DENSE_HOP = HOP // 2  # of the windows that judge: more of them
-BLOCKS = ((6, 32, 7, 2), (32, 64, 5, 1), (64, 64, 5, 2), (64, 96, 3, 1), (96, 128, 3, 1))
 BASE_EPOCHS, BASE_BATCH, BASE_RATE = 12, 64, 2e-3
 RECIPE = Recipe(pe.Adam(), 1e-3, BATCH, EPOCHS)
-
-
-class Block(nn.Module):
-    """Convolution, batch norm, ReLU; (batch, inputs, time) -> (batch, outputs, time / stride)."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, padding=kernel // 2)
-        self.norm: nn.Module = nn.BatchNorm1d(outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.norm(self.conv(x)))
-
-
-class Wrist(nn.Module):
-    """(batch, 6, 128) standardised samples -> (batch, classes) logits."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*(Block(*row) for row in BLOCKS))
-        self.head = nn.Linear(BLOCKS[-1][1], classes)
-
-    def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        return self.head(self.blocks(samples).mean(2))
 
 
 def load(name: str) -> Task:
@@ -106,7 +81,7 @@ def windows_in_time(series: Floats) -> tuple[Floats, Floats, Floats]:
 def base_network(recordings: Recordings, person: int) -> nn.Module:
     """A network that has never seen the person, with its norms folded into its convolutions."""
     path = _kept_at(person)
-    network = Wrist(len(recordings.exercises))
+    network = WristNetwork(len(recordings.exercises))
     if not path.is_file():
         buffer = io.BytesIO()
         np.savez(buffer, **_trained(network, recordings, person))
@@ -126,7 +101,7 @@ def _trained(network: nn.Module, recordings: Recordings, person: int) -> dict[st
     """The network's tensors after training on everybody else, with batch statistics."""
     x, y = _windows_without(recordings, person, scale_without(recordings, person))
     torch.manual_seed(0)
-    fresh = Wrist(len(recordings.exercises)).train()
+    fresh = WristNetwork(len(recordings.exercises)).train()
     program = pe.compile(
         pe.import_torch(fresh, torch.zeros(2, BLOCKS[0][0], WINDOW)),
         loss=pe.CrossEntropy(label_smoothing=0.05),
@@ -149,7 +124,7 @@ def _windows_without(recordings: Recordings, person: int, scale: Scale) -> tuple
     return windows_of(series, (int(recordings.exercise[i]) for i in others), scale)
 
 
-def _folded(network: Wrist) -> nn.Module:
+def _folded(network: WristNetwork) -> nn.Module:
     network.eval()
     for block in network.blocks:
         block.conv = fuse_conv_bn_eval(block.conv, block.norm)

@@ -34,14 +34,14 @@ from pockengine.analysis.result import Analysis, Contribution, Settings, Start, 
 from pockengine.analysis.samples import write_samples
 from pockengine.analysis.splits import write_splits
 from pockengine.analysis.statistics import Spread, spread_of
-from pockengine.analysis.trials import Lab, Progress, Recipe, Trial, workspace
+from pockengine.analysis.trials import OPTIMIZER, Lab, Progress, Recipe, Trial, workspace
 from pockengine.autodiff.objective import CrossEntropy, Loss
 from pockengine.data.base import Dataset
 from pockengine.data.dataset import as_dataset
 from pockengine.errors import AnalysisError, InputError
 from pockengine.ir.graph import Graph
 from pockengine.job import Job
-from pockengine.optim import SGD, Optimizer
+from pockengine.optim import Optimizer
 from pockengine.scheme import UpdateScheme
 from pockengine.target import Target
 
@@ -96,7 +96,7 @@ def analyze(
     """
     effort = FAST if fast else THOROUGH
     started = time.perf_counter()
-    chosen = SGD(momentum=0.9) if optimizer is None else optimizer
+    chosen = OPTIMIZER if optimizer is None else optimizer
     job = Job.of(graph, loss, chosen, start_scheme(graph, 0), batch, Target.host(threads=1))
     sets = [as_dataset(data)] + ([] if validation is None else [as_dataset(validation)])
     _check_labels(job, sets)
@@ -138,26 +138,28 @@ class _Measuring:
                 "the model has no weights outside its head, so there is nothing to choose; train "
                 "the head (UpdateScheme.head_only)"
             )
+        self._compared: list[list[float]] = []  # the starts with the best of them
         self._deltas: dict[Pair, list[float]] = {}
         self._lost: set[Pair] = set()
 
     def run(self) -> Analysis:
         self._lab.expected = self._expected()
         starts = self._starts()
-        best = max(starts, key=lambda start: np.mean(start.scores))
+        best = max(starts, key=lambda start: start.mean)
+        self._compared = [np.subtract(s.scores, best.scores).tolist() for s in starts]
         self._make_programs(best)
         whole = [(c.name, c.ratios[-1]) for c in self._candidates]
         self._measure("each tensor, whole", whole, best, 1)
         if self._lost and not self._deltas:
             raise _diverging(self._settings, "any tensor")
         _check_varies(self._settings, starts, self._deltas.values())
-        better = self._better(whole, starts)
+        better = self._better(whole)
         shares = [
             (c.name, r) for c in self._candidates if (c.name, 1.0) in better for r in c.ratios[:-1]
         ]
         self._measure("smaller shares", shares, best, 1)
         for count in range(2, self._effort.seeds + 1):
-            pairs = self._better([*better, *shares], starts)
+            pairs = self._better([*better, *shares])
             self._measure(f"seed {count} of the better ones", pairs, best, count)
         return self._result(starts, best)
 
@@ -210,9 +212,9 @@ class _Measuring:
         for pair in self._lost:  # training it makes the network diverge
             self._deltas.pop(pair, None)
 
-    def _better(self, pairs: Sequence[Pair], starts: Sequence[Start]) -> list[Pair]:
+    def _better(self, pairs: Sequence[Pair]) -> list[Pair]:
         """The better share of some pairs, and the next ones that may be as good as its last."""
-        spread = self._spread(starts)
+        spread = self._spread()
         ranked = sorted(
             (p for p in pairs if p in self._deltas),
             key=lambda pair: -float(np.mean(self._deltas[pair])),
@@ -224,14 +226,12 @@ class _Measuring:
         unclear = [p for p in ranked[count:] if spread.interval(self._deltas[p]).high >= last]
         return ranked[:count] + unclear[: count // 4]
 
-    def _spread(self, starts: Sequence[Start]) -> Spread:
+    def _spread(self) -> Spread:
         """The noise of a difference to the common start, from all that has every seed so far."""
-        best = max(starts, key=lambda start: start.mean)
-        between = [np.subtract(start.scores, best.scores).tolist() for start in starts]
-        return spread_of([*between, *self._deltas.values()])
+        return spread_of([*self._compared, *self._deltas.values()])
 
     def _result(self, starts: list[Start], best: Start) -> Analysis:
-        spread = self._spread(starts)
+        spread = self._spread()
         found = tuple(
             Contribution(name, ratio, tuple(deltas))
             for (name, ratio), deltas in self._deltas.items()

@@ -31,13 +31,13 @@ from pockengine.analysis.proxies import (
 from pockengine.analysis.result import Analysis, Contribution, Start, settings_of
 from pockengine.analysis.splits import Sizes
 from pockengine.analysis.statistics import spread_of
-from pockengine.analysis.trials import Recipe
+from pockengine.analysis.trials import OPTIMIZER, Recipe
 from pockengine.autodiff.objective import Loss
 from pockengine.data.dataset import as_dataset
 from pockengine.errors import AnalysisError, InputError
 from pockengine.ir.graph import Graph
 from pockengine.job import Job
-from pockengine.optim import SGD, Optimizer
+from pockengine.optim import Optimizer
 from pockengine.runtime.program import Array
 from pockengine.scheme import UpdateScheme
 
@@ -65,7 +65,7 @@ def estimate(
     if proxy not in PROXIES:
         raise InputError(f"no proxy is called {proxy!r}; there are {', '.join(PROXIES)}")
     started, source = time.perf_counter(), as_dataset(data)
-    chosen = SGD(momentum=0.9) if optimizer is None else optimizer
+    chosen = OPTIMIZER if optimizer is None else optimizer
     job = Job.of(graph, loss, chosen, start_scheme(graph, 0), batch, None)
     sizes = Sizes(min(len(source), batch * batches), 0)
     settings = settings_of(job, [source], Recipe(0.0, 0), (seed,), sizes, None, ratios)

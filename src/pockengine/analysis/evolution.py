@@ -7,9 +7,11 @@ search something to be compared with.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from pockengine.analysis.climb import within
 from pockengine.analysis.exact import Limits, gain
 from pockengine.analysis.space import Choice, Space
 from pockengine.runtime.program import Array
@@ -64,9 +66,7 @@ def _repaired(space: Space, chosen: Choice, limits: Limits) -> Choice | None:
 def _fits(space: Space, chosen: Choice, limits: Limits) -> bool:
     cost, reach = space.cost(chosen), space.reach(chosen)
     nbytes = max(cost.train_bytes + limits.excess.get(reach.block, 0), reach.floor)
-    over = limits.nbytes is not None and nbytes > limits.nbytes
-    slow = limits.seconds is not None and cost.step_seconds > limits.seconds
-    return not (over or slow)
+    return within(replace(cost, memory_bytes=nbytes), limits.nbytes, limits.seconds)
 
 
 def _children(parents: Array, sizes: Array, rng: np.random.Generator) -> Array:

@@ -28,11 +28,11 @@ from pockengine.ir.graph import Graph
 from pockengine.ir.text import print_graph
 from pockengine.job import Job
 from pockengine.optim import OPTIMIZERS, Group, Optimizer, as_optimizer
+from pockengine.runtime.trainer import METRICS
 from pockengine.scheme import UpdateScheme
 from pockengine.target import Target
 
 FORMAT, VERSION = "pockengine.analysis", 1
-METRICS = ("accuracy", "loss")
 
 
 @dataclass(frozen=True)

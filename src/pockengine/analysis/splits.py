@@ -8,7 +8,7 @@ import numpy as np
 
 from pockengine.data.base import Array, Dataset
 from pockengine.data.labels import other_numbers
-from pockengine.data.splits import split_indices
+from pockengine.data.splits import as_classes, class_name, split_indices
 from pockengine.errors import AnalysisError
 
 HELD_OUT = 1 / 3  # of the samples, where no validation set is given
@@ -54,7 +54,7 @@ def _split(sets: Sequence[Dataset], seed: int) -> tuple[Array, Array]:
         count = len(sets[0])
         return np.arange(count), np.arange(count, count + len(sets[1]))
     (data,) = sets
-    return split_indices(_classes(data.labels, len(data)), data.classes, HELD_OUT, seed)
+    return split_indices(as_classes(data.labels, len(data)), data.classes, HELD_OUT, seed)
 
 
 def _at_most(indices: Array, count: int, labels: Sequence[Array | None], seed: int) -> Array:
@@ -66,7 +66,7 @@ def _at_most(indices: Array, count: int, labels: Sequence[Array | None], seed: i
         return indices
     known = [x for x in labels if x is not None]
     whole = np.concatenate(known) if known else None
-    numbers = _classes(whole, int(indices.max()) + 1)[indices]
+    numbers = as_classes(whole, int(indices.max()) + 1)[indices]
     _, place, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
     numbers = np.where(sizes[place] > 1, place, sizes.argmax())  # a lone sample goes with the most
     rng = np.random.default_rng(seed)
@@ -76,22 +76,15 @@ def _at_most(indices: Array, count: int, labels: Sequence[Array | None], seed: i
     return chosen
 
 
-def _classes(labels: Array | None, count: int) -> Array:
-    """int64 (count,): the class numbers, or zeros where the labels are no classes."""
-    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
-        return np.zeros(count, np.int64)
-    return labels.astype(np.int64)
-
-
 def _check_classes(sets: Sequence[Dataset]) -> None:
     _check_names(sets)
-    present = [set(np.unique(_classes(d.labels, len(d)))) for d in sets]
+    present = [set(np.unique(as_classes(d.labels, len(d)))) for d in sets]
     if len(present) == 2 and present[0] != present[1]:
         side, other = (
             ("training", "validation") if present[1] - present[0] else ("validation", "training")
         )
         lacking = sorted((present[1] - present[0]) or (present[0] - present[1]))
-        names = ", ".join(_name(sets[0], int(n)) for n in lacking[:5])
+        names = ", ".join(class_name(sets[0].classes, int(n)) for n in lacking[:5])
         raise AnalysisError(
             f"classes {names} are in the {other} set and missing from the {side} set; what trains "
             "them could not be measured. Split the data anew, or leave these classes out"
@@ -103,7 +96,3 @@ def _check_names(sets: Sequence[Dataset]) -> None:
     wrong = other_numbers(*(data.classes for data in sets)) if len(sets) == 2 else ""
     if wrong:
         raise AnalysisError(f"{wrong}; give both the same classes, in the same order (classes=...)")
-
-
-def _name(data: Dataset, number: int) -> str:
-    return repr(data.classes[number]) if number < len(data.classes) else str(number)

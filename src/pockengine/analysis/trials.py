@@ -25,10 +25,12 @@ from pockengine.analysis.journal import Journal, digest
 from pockengine.compiler import build, plan_job
 from pockengine.errors import AnalysisError
 from pockengine.job import Job
+from pockengine.optim import SGD
 from pockengine.runtime.gates import PREFIX
 from pockengine.scheme import Share, UpdateScheme
 from pockengine.target import Target
 
+OPTIMIZER = SGD(momentum=0.9)  # where the user names none
 LAST_LINES = 20  # of a worker's complaints, that an error shows
 
 
@@ -48,9 +50,14 @@ class Trial:
     seed: int
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """As plain data, tensors by name."""
+        return {"shares": dict(sorted(self.shares.items())), "seed": self.seed}
+
+    @property
     def key(self) -> str:
         """The same for the same trial, in another process too."""
-        return digest({"shares": dict(self.shares), "seed": self.seed})
+        return digest(self.facts)
 
 
 @dataclass(frozen=True)
@@ -156,15 +163,13 @@ class Lab:
                 self._idle.append(worker)
         with self._lock:
             self._seconds.append(answer["seconds"])
-            shares = {name: trial.shares[name] for name in sorted(trial.shares)}
-            self._journal.put(trial.key, {"shares": shares, "seed": trial.seed, **answer})
+            self._journal.put(trial.key, {**trial.facts, **answer})
         return answer
 
     def _task(self, trial: Trial) -> dict[str, Any]:
         return {
             "program": self._program_for(trial),
             "gates": self._gates(trial),
-            "split": str(trial.seed),
             "seed": trial.seed,
             "recipe": asdict(self._recipe),
         }

@@ -5,11 +5,11 @@ trial as JSON, each line of the standard output its result. Nothing is unpickled
 script is not imported again, as it would be by a process pool.
 """
 
+import functools
 import json
 import os
 import sys
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +18,7 @@ import numpy as np
 from pockengine.analysis.samples import read_samples
 from pockengine.data.dataset import ArrayDataset, Dataset
 from pockengine.errors import NonFiniteLossError, PockError
+from pockengine.runtime.artifact import load_program
 from pockengine.runtime.features import FeatureCache
 from pockengine.runtime.session import Session
 from pockengine.runtime.trainer import Trainer
@@ -31,7 +32,7 @@ class Worker:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._samples: ArrayDataset = read_samples(folder / "samples")
-        self._session = cache(self._opened)
+        self._session = functools.cache(self._opened)
 
     def run(self, trial: dict[str, Any]) -> dict[str, Any]:
         """What training with these gates brings: the metrics of the validation samples.
@@ -40,7 +41,7 @@ class Worker:
         """
         started = time.perf_counter()
         session = self._session(trial["program"])
-        train, validation = self._split(trial["split"])
+        train, validation = self._split(trial["seed"])
         session.reset()
         session.set_gates(_masks(session, trial["gates"]))
         recipe = trial["recipe"]
@@ -58,15 +59,12 @@ class Worker:
         }
 
     def _opened(self, name: str) -> Session:
-        path = self._folder / "programs" / f"{name}.pock"
-        session = Session.load(path)
-        if session.signature.prefix is None:
-            return session
-        session.close()
-        return Session.load(path, cache=FeatureCache(FEATURES_LIMIT))
+        program = load_program(self._folder / "programs" / f"{name}.pock")
+        cache = FeatureCache(FEATURES_LIMIT) if program.signature.prefix else None
+        return Session(program, cache=cache)
 
-    def _split(self, name: str) -> tuple[Dataset, Dataset]:
-        with np.load(self._folder / "splits" / f"{name}.npz") as file:
+    def _split(self, seed: int) -> tuple[Dataset, Dataset]:
+        with np.load(self._folder / "splits" / f"{seed}.npz") as file:
             return self._samples.subset(file["train"]), self._samples.subset(file["validation"])
 
 

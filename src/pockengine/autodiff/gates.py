@@ -16,6 +16,7 @@ import numpy as np
 from pockengine.ir.graph import Gate, leaf
 from pockengine.ir.op import Array, Value
 from pockengine.ops.build import reshape, where
+from pockengine.runtime.gates import PREFIX
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Gates:
         opened, data = {}, {}
         for name, piece in pieces.items():
             if name in axes:
-                axis, gate_name = axes[name], f"gate:{name}"
+                axis, gate_name = axes[name], f"{PREFIX}{name}"
                 data[gate_name] = np.ones(() if axis is None else piece.shape[axis], np.bool_)
                 gate = leaf(Gate, gate_name, data[gate_name])
                 opened[name] = reshape(

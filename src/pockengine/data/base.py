@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pockengine.data.splits import split_indices
+from pockengine.data.splits import as_classes, split_indices
 from pockengine.errors import InputError
 
 Array = NDArray[Any]
@@ -73,8 +73,7 @@ class Dataset(ABC):
         sample (its document, person, ...), of which none is on both sides. Raises InputError where
         there are too few samples for that.
         """
-        numbers = self.labels if _are_classes(self.labels) else np.zeros(len(self), np.int64)
-        assert numbers is not None
+        numbers = as_classes(self.labels, len(self))
         rest, part = split_indices(numbers, self.classes, share, seed, groups)
         return self.subset(rest), self.subset(part)
 
@@ -124,7 +123,3 @@ def digest(*parts: str | Array) -> str:
         whole.update(f"{kind}:{body.nbytes}:".encode())
         whole.update(body.data)
     return whole.hexdigest()
-
-
-def _are_classes(labels: Array | None) -> bool:
-    return labels is not None and labels.ndim == 1 and labels.dtype.kind == "i"

@@ -34,6 +34,18 @@ def split_indices(
     return np.flatnonzero(~inside), np.flatnonzero(inside)
 
 
+def as_classes(labels: Array | None, count: int) -> Array:
+    """int64 (count,): the class numbers, or zeros where the labels are no classes."""
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        return np.zeros(count, np.int64)
+    return labels.astype(np.int64)
+
+
+def class_name(classes: Sequence[str], number: int) -> str:
+    """The name of a class in quotes, or its number where it has none."""
+    return repr(classes[number]) if number < len(classes) else str(number)
+
+
 def _single_samples(
     labels: Array, classes: Sequence[str], share: float, rng: np.random.Generator
 ) -> Array:
@@ -43,8 +55,8 @@ def _single_samples(
         members = np.flatnonzero(labels == number)
         if len(members) < 2:
             raise InputError(
-                f"class {_name(classes, number)} has 1 sample, and a split needs at least 2 of "
-                "each class, one for either side (give targets that are no classes as floats)"
+                f"class {class_name(classes, number)} has 1 sample, and a split needs at least 2 "
+                "of each class, one for either side (give targets that are no classes as floats)"
             )
         wanted = int(_bounded(share, np.array(len(members))).round())
         inside[rng.permutation(members)[:wanted]] = True
@@ -86,7 +98,7 @@ def _whole_groups(
         if (after**2).sum() < (lacking**2).sum():
             inside[group], lacking = True, after
     _give_each_side_its_classes(inside, counts)
-    _check_sides(inside, counts, [_name(classes, number) for number in present])
+    _check_sides(inside, counts, [class_name(classes, number) for number in present])
     return inside[groups]
 
 
@@ -111,7 +123,3 @@ def _check_sides(inside: Array, counts: Array, names: Sequence[str]) -> None:
                 f"class {names[missing[0]]} would be missing on one side of the split: its samples "
                 f"are in {place}. Add samples from other groups, or leave the class out"
             )
-
-
-def _name(classes: Sequence[str], number: int) -> str:
-    return repr(classes[number]) if number < len(classes) else str(number)

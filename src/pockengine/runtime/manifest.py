@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pockengine.dtypes import NUMPY
 from pockengine.errors import ArtifactError
+from pockengine.runtime.gates import PREFIX
 from pockengine.runtime.program import (
     FEATURES,
     Entry,
@@ -244,7 +245,7 @@ def _check_names(signature: Signature, originals: tuple[str, ...]) -> None:
         raise ArtifactError("manifest.json: sums of gradients that are no states")
     gates = {name: leaf for name, leaf in signature.leaves.items() if leaf.kind == "gate"}
     for name, leaf in gates.items():
-        if leaf.dtype != "bool" or name.removeprefix("gate:") not in set(signature.leaves) - {name}:
+        if leaf.dtype != "bool" or name.removeprefix(PREFIX) not in set(signature.leaves) - {name}:
             raise ArtifactError(f"manifest.json: {leaf} is no gate of a tensor")
 
 
