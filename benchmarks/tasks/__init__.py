@@ -18,6 +18,8 @@ _MODULES = {
     "squeezenet": ("images", _IMAGES),
     "wrist": ("wrist", tuple(map(str, range(1, 11)))),
     "minilm": ("text", ("movies", "tweets", "amazon", "nyt")),
+    "resnet": ("small", ("emoji", "elpv")),
+    "vit": ("small", ("emoji", "elpv")),
 }
 NAMES = tuple(f"{family}/{of}" for family, (_, several) in _MODULES.items() for of in several)
 

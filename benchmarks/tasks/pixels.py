@@ -87,14 +87,20 @@ def elpv() -> Images:
 def fashion() -> Images:
     """Fashion-MNIST: its first 1,000 + 500 for training, and the first 1,000 to test on."""
     learn, judge = FASHION_COUNTS[0] + FASHION_COUNTS[1], FASHION_COUNTS[2]
-    folder = fetch("fashion") / "usr" / "share" / "datasets" / "fashion-mnist"
-    labels = [_idx(folder / f"{s}-labels-idx1-ubyte.gz", 8) for s in ("train", "t10k")]
-    pixels = [_idx(folder / f"{s}-images-idx3-ubyte.gz", 16) for s in ("train", "t10k")]
-    small = [p.reshape(-1, 28, 28)[:n] for p, n in zip(pixels, (learn, judge), strict=True)]
-    numbers = np.concatenate([labels[0][:learn], labels[1][:judge]]).astype(np.int64)
+    parts = [
+        [array[:n] for array in whole_fashion(p)] for p, n in (("train", learn), ("t10k", judge))
+    ]
+    numbers = np.concatenate([labels for _, labels in parts])
     first, second, third = np.split(np.arange(learn + judge), (FASHION_COUNTS[0], learn))
-    decoded = (Image.fromarray(image) for part in small for image in part)
+    decoded = (Image.fromarray(image) for pixels, _ in parts for image in pixels)
     return _images("fashion", decoded, numbers, FASHION_CLASSES, (first, second, third))
+
+
+def whole_fashion(part: str) -> tuple[Array, Array]:
+    """All of Fashion-MNIST's "train" or "t10k": u8[n, 28, 28], and labels i64[n]."""
+    folder = fetch("fashion") / "usr" / "share" / "datasets" / "fashion-mnist"
+    pixels = _idx(folder / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
+    return pixels, _idx(folder / f"{part}-labels-idx1-ubyte.gz", 8).astype(np.int64)
 
 
 SETS: dict[str, Callable[[], Images]] = {"emoji": emoji, "elpv": elpv, "fashion": fashion}
