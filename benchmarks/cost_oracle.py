@@ -129,9 +129,9 @@ def prepare(options: argparse.Namespace) -> tuple[Job, list[Case]]:
 
 def timed_rows(job: Job, cases: Sequence[Case]) -> list[dict[str, float]]:
     """Calibrates, and times the programs of the cases."""
-    schemes = timing.calibration_schemes(job.graph)
-    times = calibrate(job, schemes)
-    with TimedProgram(job.with_scheme(schemes[0])) as probe:
+    times = calibrate(job)
+    probed = timing.calibration_schemes(job.graph)[0]
+    with TimedProgram(job.with_scheme(probed)) as probe:
         return [timings(case, probe, times) for case in cases if case.programs]
 
 

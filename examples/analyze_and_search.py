@@ -14,7 +14,7 @@ from torch import nn
 import pockengine as pe
 from pockengine.analysis.check import check
 from pockengine.analysis.estimate import estimate
-from pockengine.analysis.report import Search, write_report
+from pockengine.analysis.report import SearchReport, write_report
 from pockengine.ir.graph import Graph
 
 Samples = tuple[np.ndarray, np.ndarray]
@@ -106,7 +106,7 @@ def main() -> None:
 
     # %% Everything on a page, and the scheme in a file for `pockengine compile --scheme`.
     Path("scheme.json").write_text(scheme.to_json())
-    write_report("report.html", analysis, Search(scheme, searcher.space, searcher.job))
+    write_report("report.html", analysis, SearchReport(scheme, searcher.space, searcher.job))
     print("wrote report.html and scheme.json")
 
 

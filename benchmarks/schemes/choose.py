@@ -1,11 +1,11 @@
 """The schemes that are compared on a task, none of which may take more than the searched one.
 
 The yardstick is `Cost.extra_bytes`: what training takes beyond the weights and inference. The
-search is pockengine's own, with a budget for this number in place of the whole program's bytes.
+search is pockengine's own, with a budget for this number in place of the whole program's bytes
+(`extra_memory`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ import pockengine as pe
 from benchmarks.tasks import Task
 from pockengine import structure
 from pockengine.analysis.candidates import Candidate, bias_steps, candidates, start_scheme
-from pockengine.analysis.cost import Cost, CostOracle
+from pockengine.analysis.cost import CostOracle
 from pockengine.analysis.search import FoundScheme, find
-from pockengine.analysis.space import make_space
+from pockengine.analysis.space import extra_memory, make_space
 from pockengine.ir.graph import Graph
 from pockengine.job import Job
 
@@ -42,12 +42,8 @@ class Chooser:
         self, gains: Mapping[tuple[str, float], float], bias_gains: Mapping[int, float]
     ) -> FoundScheme:
         """What brings the most within the budget, by the contributions of an analysis."""
-        space = make_space(self._graph, gains, bias_gains, self._ask)
-        return find(space, self._ask, self.budget)
-
-    def _ask(self, schemes: Sequence[pe.UpdateScheme]) -> list[Cost]:
-        costs = self.oracle.many(schemes)
-        return [replace(c, memory_bytes=c.extra_bytes, train_bytes=c.extra_bytes) for c in costs]
+        ask = self.oracle.many
+        return find(make_space(self._graph, gains, bias_gains, ask, extra_memory), ask, self.budget)
 
     def last(self, limit: int) -> pe.UpdateScheme:
         """As many last blocks as fit; the head alone where not one does."""

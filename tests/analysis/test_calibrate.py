@@ -9,7 +9,7 @@ from zoo import ZOO
 from pockengine import SGD, Target, UpdateScheme, import_torch
 from pockengine.analysis import calibrate as timed
 from pockengine.analysis.calibrate import TimedProgram, Turn, as_run, calibrate, in_turns
-from pockengine.analysis.timing import from_runs, runs_of, work_of
+from pockengine.analysis.timing import calibration_schemes, from_runs, runs_of, work_of
 from pockengine.compiler import plan_job
 from pockengine.errors import InputError
 from pockengine.job import Job
@@ -69,16 +69,27 @@ def test_accumulated_steps_count_once_in_so_many(job: Job) -> None:
 
 
 def test_a_calibration_knows_the_steps_of_its_programs(job: Job) -> None:
-    done: list[int] = []
+    done: list[tuple[int, int]] = []
     schemes = [UpdateScheme.head_only(job.graph), UpdateScheme.full(job.graph)]
-    found = calibrate(job, schemes, progress=done.append)
-    assert done == [1, 2] and len(found.errors) == 2 and found.probe > 0
+    found = calibrate(job, schemes, progress=lambda *at: done.append(at))
+    assert done == [(1, 2), (2, 2)] and len(found.errors) == 2 and found.probe > 0
     for scheme in schemes:
         own = job.with_scheme(scheme)
         plan = plan_job(own).plan
         names = runs_of(plan, own)
         assert all(found.knows(work_of(s)) for n in names for s in plan.entries[n].schedule.steps)
         assert found.step_seconds(plan, own) > 0
+
+
+def test_by_default_it_times_the_programs_whose_error_is_documented(job: Job) -> None:
+    told: list[tuple[int, int]] = []
+    tight = replace(job, target=replace(job.target, memory_budget=1))  # is for what is searched
+    found = calibrate(tight, progress=lambda *at: told.append(at))
+    schemes = calibration_schemes(job.graph)
+    assert told[-1] == (len(schemes), len(schemes)) and len(schemes) > 4
+    for scheme in schemes:
+        steps = plan_job(job.with_scheme(scheme)).plan.entries["train"].schedule.steps
+        assert all(found.knows(work_of(step)) for step in steps)
 
 
 def test_calls_are_fitted_by_their_relative_errors(program: TimedProgram) -> None:

@@ -16,9 +16,9 @@ import pockengine as pe
 from pockengine.analysis.check import Check
 from pockengine.analysis.estimate import estimate
 from pockengine.analysis.plots import bars, contributions, costs, pareto
-from pockengine.analysis.report import Search, presets_beside, write_report
+from pockengine.analysis.report import SearchReport, presets_beside, write_report
 from pockengine.analysis.result import Contribution, Start
-from pockengine.analysis.search import FrontPoint
+from pockengine.analysis.search import RatedScheme
 from pockengine.analysis.searcher import Searcher
 from pockengine.analysis.statistics import Interval, Spread
 from pockengine.ir.graph import Graph
@@ -115,7 +115,7 @@ def test_the_page_of_a_search(analysis: pe.Analysis, searcher: Searcher, tmp_pat
     beside = presets_beside(analysis, searcher)
     check = Check(found.gain, Interval(0.03, 0.01, 0.05, 2), (0.6, 0.6))
     path = tmp_path / "page.html"
-    write_report(path, analysis, Search(found, searcher.space, searcher.job, beside, check))
+    write_report(path, analysis, SearchReport(found, searcher.space, searcher.job, beside, check))
     text = path.read_text()
     headings = Outline(text).headings
     assert headings == [
@@ -130,7 +130,7 @@ def test_the_page_of_a_search(analysis: pe.Analysis, searcher: Searcher, tmp_pat
     no_addresses(text)
     for words in ("inverted_bottleneck", "chosen", "the chosen scheme, measured", "0.wide.weight"):
         assert words in text
-    write_report(path, analysis, Search(found, searcher.space, searcher.job, beside, check))
+    write_report(path, analysis, SearchReport(found, searcher.space, searcher.job, beside, check))
     assert path.read_text() == text  # the same page, byte for byte
 
 
@@ -163,7 +163,7 @@ def test_names_are_escaped(analysis: pe.Analysis, tmp_path: Path) -> None:
 
 
 def test_figures_are_well_formed(analysis: pe.Analysis, searcher: Searcher) -> None:
-    point = FrontPoint(searcher.space.head, 0.1, searcher.oracle(searcher.space.head))
+    point = RatedScheme(searcher.space.head, 0.1, searcher.oracle(searcher.space.head))
     figures = [
         contributions(analysis),
         contributions(replace(analysis, spread=Spread(float("inf"), 0))),

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pockengine.analysis.cost import Cost
 from pockengine.analysis.evolution import evolve
 from pockengine.analysis.exact import Limits, gain, optimum
 from pockengine.analysis.search import find, front
-from pockengine.analysis.space import Option, Reach, Space
+from pockengine.analysis.space import Need, Option, Reach, Space, extra_memory, whole_program
 from pockengine.errors import MemoryBudgetError
 from pockengine.scheme import UpdateScheme
 
@@ -54,7 +55,11 @@ def every_choice(space: Space) -> list[tuple[Option, ...]]:
 
 
 def additive(space: Space) -> "dict[str, Cost]":
-    return {space.scheme(c).to_json(): space.cost(c) for c in every_choice(space)}
+    return {space.scheme(c).to_json(): as_cost(space.need(c)) for c in every_choice(space)}
+
+
+def as_cost(need: Need) -> Cost:
+    return Cost(need.nbytes, 0, need.seconds, need.training)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -63,13 +68,13 @@ def test_the_optimum_is_that_of_brute_force(
     seed: int, memory: int | None, seconds: float | None
 ) -> None:
     space = random_space(seed)
-    fitting = [c for c in every_choice(space) if within(space.cost(c), memory, seconds)]
+    fitting = [c for c in every_choice(space) if within(space.need(c), memory, seconds)]
     best = max(map(gain, fitting))
     chosen = optimum(space, Limits(memory, seconds))
-    assert chosen is not None and within(space.cost(chosen), memory, seconds)
+    assert chosen is not None and within(space.need(chosen), memory, seconds)
     assert gain(chosen) == pytest.approx(best, abs=1e-9)
     evolved = evolve(space, Limits(memory, seconds))
-    assert evolved is not None and within(space.cost(evolved), memory, seconds)
+    assert evolved is not None and within(space.need(evolved), memory, seconds)
     assert gain(evolved) >= 0.85 * best
 
 
@@ -92,10 +97,12 @@ def test_a_planner_that_differs_from_the_model_is_obeyed(seed: int) -> None:
     started = time.perf_counter()
     found = find(space, ask, memory=1600, seconds=5e-3)
     assert time.perf_counter() - started < 30
-    assert within(found.cost, 1600, 5e-3) and found.cost == real[found.to_json()]
+    assert within(whole_program(found.cost), 1600, 5e-3) and found.cost == real[found.to_json()]
     assert found.gain <= found.bound
     best = max(
-        gain(c) for c in every_choice(space) if within(real[space.scheme(c).to_json()], 1600, 5e-3)
+        gain(c)
+        for c in every_choice(space)
+        if within(whole_program(real[space.scheme(c).to_json()]), 1600, 5e-3)
     )
     assert found.gain >= 0.7 * best
     assert found.gain == pytest.approx(sum(value for _, value in found.reasons))
@@ -106,8 +113,36 @@ def test_with_an_exact_model_the_bound_is_met() -> None:
     space = random_space(7)
     modelled = additive(space)
     found = find(space, lambda s: [modelled[x.to_json()] for x in s], memory=1500)
-    best = max(gain(c) for c in every_choice(space) if space.cost(c).memory_bytes <= 1500)
+    best = max(gain(c) for c in every_choice(space) if space.need(c).nbytes <= 1500)
     assert found.gain == pytest.approx(best) == pytest.approx(found.bound)
+
+
+def test_where_the_planner_lets_more_fit_the_bound_is_that_of_no_budget() -> None:
+    """The model finds nothing, or less than fits: its optimum bounds nothing."""
+    space = random_space(5)
+    most = max(map(gain, every_choice(space)))
+
+    def ask(schemes: Sequence[UpdateScheme]) -> list[Cost]:
+        return [Cost(900, 0, 1e-3, 900) for _ in schemes]
+
+    found = find(space, ask, memory=950)
+    assert found.gain <= found.bound == pytest.approx(most)
+    assert optimum(space, Limits(950)) is None
+
+
+@pytest.mark.parametrize("limit", [1400, 1800])
+def test_a_budget_for_another_measure(limit: int) -> None:
+    """Of extra memory, say, whatever the whole program takes."""
+    space = replace(random_space(2), measure=extra_memory)
+    costs = {
+        space.scheme(c).to_json(): Cost(10**9, need.nbytes, need.seconds, 10**9)
+        for c in every_choice(space)
+        if (need := space.need(c))
+    }
+    found = find(space, lambda s: [costs[x.to_json()] for x in s], memory=limit)
+    best = max(gain(c) for c in every_choice(space) if space.need(c).nbytes <= limit)
+    assert found.gain == pytest.approx(best) and found.cost.extra_bytes <= limit
+    assert found.cost.memory_bytes == 10**9
 
 
 def test_an_impossible_budget_is_refused_with_the_least_that_would_do() -> None:

@@ -1,6 +1,7 @@
 """The figures and pictures of a plan."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from pockengine.plan.report import (
     timeline_svg,
     timeline_text,
     to_json,
+    training_bytes,
 )
 
 
@@ -62,6 +64,20 @@ def test_sparse_training_saves_less() -> None:
     full, sparse = program(train=8), program(train=2)
     assert peak_by_kind(sparse, "train")["saved"] < peak_by_kind(full, "train")["saved"]
     assert extra_training_bytes(sparse) < extra_training_bytes(full)
+
+
+def test_a_step_in_parts_takes_what_its_parts_take() -> None:
+    schedules = {
+        "train": reorder(cnn(depth=8, size=16, train=2)),
+        "accumulate": reorder(cnn(depth=8, size=16, train=8)),
+        "predict": reorder(cnn(depth=8, size=16, train=0)),
+    }
+    planned = plan(schedules)
+    more = planned.entries["accumulate"].end - planned.entries["train"].end
+    last_alone = replace(planned, entries={n: planned.entries[n] for n in ("train", "predict")})
+    assert more > 0
+    assert extra_training_bytes(planned) == extra_training_bytes(last_alone) + more
+    assert training_bytes(planned) == planned.entries["accumulate"].end
 
 
 def test_extra_training_bytes_needs_both_entry_points() -> None:

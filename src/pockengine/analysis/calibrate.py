@@ -11,14 +11,23 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pockengine.analysis.measure import RATE
 from pockengine.analysis.roofline import Stopwatch
-from pockengine.analysis.timing import Calibration, Measured, Run, Work, from_runs, runs_of, work_of
+from pockengine.analysis.timing import (
+    Calibration,
+    Measured,
+    Run,
+    Work,
+    calibration_schemes,
+    from_runs,
+    runs_of,
+    work_of,
+)
 from pockengine.compiler import build, plan_job
 from pockengine.ir.graph import Input
 from pockengine.ir.op import Array
@@ -38,16 +47,19 @@ Batch = tuple[Any, Any]  # inputs and labels, as Session.step takes them
 
 def calibrate(
     job: Job,
-    schemes: Iterable[UpdateScheme],
+    schemes: Iterable[UpdateScheme] | None = None,
     batch: Callable[[Job], Batch] | None = None,
-    progress: Callable[[int], object] = lambda done: None,
+    progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> Calibration:
     """Compiles the programs of `schemes` and times them on this machine, in turns with the first.
 
-    `batch` gives what to time them with, random numbers if it is left out. Raises InputError for
-    another back end than C, and where there is no scheme.
+    By default those of `calibration_schemes`, for which the model's error was measured. They may
+    take more than the target's memory budget. `batch` gives what to time them with, random numbers
+    if it is left out. Raises InputError for another back end than C, and where there is no scheme.
     """
-    jobs = [job.with_scheme(scheme) for scheme in schemes]
+    job = replace(job, target=replace(job.target, memory_budget=None))
+    chosen = calibration_schemes(job.graph) if schemes is None else schemes
+    jobs = [job.with_scheme(scheme) for scheme in chosen]
     if not jobs:
         return from_runs([])
     found = []
@@ -55,7 +67,7 @@ def calibrate(
         for number, each in enumerate(jobs, 1):
             with nullcontext(probe) if number == 1 else TimedProgram(each, batch) as program:
                 found.append((program, in_turns(probe, program)))
-            progress(number)
+            progress(number, len(jobs))
     usual = statistics.median(turn.probe for _, turns in found for turn in turns)
     return from_runs([as_run(program, turns, usual) for program, turns in found], usual)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pockengine.analysis.cost import Cost
 from pockengine.analysis.exact import gain
-from pockengine.analysis.space import Ask, Choice, Option, Space
+from pockengine.analysis.space import Ask, Choice, Need, Option, Space
 
 NEIGHBOURS = 12  # that fit by the estimate, and as many that are just over, planned at a time
 SLACK = 1.05  # how far over a budget an estimate may be that is worth planning
@@ -32,6 +32,10 @@ class Planned:
         self.plan([chosen])
         return self.known[key(chosen)]
 
+    def need(self, chosen: Choice) -> Need:
+        """What it takes of the budgets."""
+        return self.space.measure(self.cost(chosen))
+
     def plan(self, choices: Sequence[Choice]) -> None:
         """Asks about those that are not known yet, all at once."""
         new = {key(c): c for c in choices if key(c) not in self.known}
@@ -41,13 +45,13 @@ class Planned:
 
     def fits(self, chosen: Choice) -> bool:
         """Whether a choice is within the budgets, by the planner's word."""
-        return within(self.cost(chosen), self.memory, self.seconds)
+        return within(self.need(chosen), self.memory, self.seconds)
 
     def over(self, chosen: Choice) -> float:
         """The additive estimate's largest share of a budget."""
-        estimate = self.space.cost(chosen)
-        memory = estimate.memory_bytes / self.memory if self.memory else 0.0
-        return max(memory, estimate.step_seconds / self.seconds if self.seconds else 0.0)
+        estimate = self.space.need(chosen)
+        memory = estimate.nbytes / self.memory if self.memory else 0.0
+        return max(memory, estimate.seconds / self.seconds if self.seconds else 0.0)
 
 
 def climb(planned: Planned, chosen: Choice) -> Choice:
@@ -62,10 +66,10 @@ def climb(planned: Planned, chosen: Choice) -> Choice:
     return chosen
 
 
-def within(cost: Cost, memory: int | None, seconds: float | None) -> bool:
-    """Whether a cost is within the budgets."""
-    fits = memory is None or cost.memory_bytes <= memory
-    return fits and (seconds is None or cost.step_seconds <= seconds)
+def within(need: Need, memory: int | None, seconds: float | None) -> bool:
+    """Whether what is taken is within the budgets."""
+    fits = memory is None or need.nbytes <= memory
+    return fits and (seconds is None or need.seconds <= seconds)
 
 
 def key(chosen: Choice) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from pockengine.ir.graph import Graph
 from pockengine.ir.memo import Memo
 from pockengine.ir.text import print_graph
 from pockengine.job import Job
-from pockengine.plan.report import extra_training_bytes
+from pockengine.plan.report import extra_training_bytes, training_bytes
 from pockengine.scheme import UpdateScheme
 from pockengine.target import processors
 
@@ -105,8 +105,7 @@ class CostOracle:
         with _no_collection():
             plan = plan_job(job, memo=self._memo).plan
         seconds = self.times.step_seconds(plan, job) if self.times else 0.0
-        trained = max(plan.entries[n].end for n in ("train", "accumulate") if n in plan.entries)
-        return Cost(plan.arena_bytes, extra_training_bytes(plan), seconds, trained)
+        return Cost(plan.arena_bytes, extra_training_bytes(plan), seconds, training_bytes(plan))
 
     def _learn(self, found: Mapping[str, Cost]) -> None:
         self._known.update(found)

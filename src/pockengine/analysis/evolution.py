@@ -64,9 +64,9 @@ def _repaired(space: Space, chosen: Choice, limits: Limits) -> Choice | None:
 
 
 def _fits(space: Space, chosen: Choice, limits: Limits) -> bool:
-    cost, reach = space.cost(chosen), space.reach(chosen)
-    nbytes = max(cost.train_bytes + limits.excess.get(reach.block, 0), reach.floor)
-    return within(replace(cost, memory_bytes=nbytes), limits.nbytes, limits.seconds)
+    need, reach = space.need(chosen), space.reach(chosen)
+    nbytes = max(need.training + limits.excess.get(reach.block, 0), reach.floor)
+    return within(replace(need, nbytes=nbytes), limits.nbytes, limits.seconds)
 
 
 def _children(parents: Array, sizes: Array, rng: np.random.Generator) -> Array:

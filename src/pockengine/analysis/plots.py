@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pockengine.analysis.result import Analysis
-from pockengine.analysis.search import FrontPoint
+from pockengine.analysis.search import RatedScheme
 from pockengine.analysis.space import Space
 from pockengine.extras import require
 
@@ -59,7 +59,7 @@ def costs(space: Space) -> str:
     return _named_rows(figure, columns[0], [option.label for option in whole])
 
 
-def pareto(front: Sequence[FrontPoint], marked: Mapping[str, FrontPoint]) -> str:
+def pareto(front: Sequence[RatedScheme], marked: Mapping[str, RatedScheme]) -> str:
     """Predicted gain over memory; what is marked by name beside the front."""
     figure = _new(figsize=(7, 4))
     axes = figure.subplots()

@@ -10,7 +10,7 @@ from pockengine.analysis import plots
 from pockengine.analysis.candidates import candidates
 from pockengine.analysis.check import Check
 from pockengine.analysis.result import Analysis
-from pockengine.analysis.search import FoundScheme, FrontPoint
+from pockengine.analysis.search import FoundScheme, RatedScheme
 from pockengine.analysis.searcher import Searcher
 from pockengine.analysis.space import Space
 from pockengine.analysis.statistics import CONFIDENCE
@@ -24,17 +24,17 @@ from pockengine.scheme import PRESETS, UpdateScheme
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchReport:
     """What a search found, for the page: beside what, out of which space, and how it trained."""
 
     found: FoundScheme
     space: Space
     job: Job
-    beside: Mapping[str, FrontPoint] = field(default_factory=dict)  # presets and the like, by name
+    beside: Mapping[str, RatedScheme] = field(default_factory=dict)  # presets and the like, by name
     check: Check | None = None
 
 
-def presets_beside(analysis: Analysis, searcher: Searcher) -> dict[str, FrontPoint]:
+def presets_beside(analysis: Analysis, searcher: Searcher) -> dict[str, RatedScheme]:
     """What presets are predicted to bring, and cost: those that find weights to train here."""
     graph, found = searcher.job.graph, {}
     weights = {candidate.name for candidate in candidates(graph)}
@@ -42,11 +42,11 @@ def presets_beside(analysis: Analysis, searcher: Searcher) -> dict[str, FrontPoi
         with suppress(SchemeError):
             scheme = UpdateScheme.preset(graph, name)
             if weights & scheme.shares.keys():
-                found[name] = FrontPoint(scheme, analysis.predict(scheme), searcher.oracle(scheme))
+                found[name] = RatedScheme(scheme, analysis.predict(scheme), searcher.oracle(scheme))
     return found
 
 
-def write_report(path: str | Path, analysis: Analysis, search: Search | None = None) -> None:
+def write_report(path: str | Path, analysis: Analysis, search: SearchReport | None = None) -> None:
     """Writes the page; it appears whole or not at all."""
     facts: dict[str, object] = {
         "settings": analysis.settings,
@@ -69,9 +69,9 @@ def write_report(path: str | Path, analysis: Analysis, search: Search | None = N
     write_atomically(Path(path), text.encode())
 
 
-def _searched(analysis: Analysis, search: Search) -> dict[str, object]:
+def _searched(analysis: Analysis, search: SearchReport) -> dict[str, object]:
     found = search.found
-    chosen = FrontPoint(found, found.gain, found.cost)
+    chosen = RatedScheme(found, found.gain, found.cost)
     return {
         "found": found,
         "costs": _safe(plots.costs(search.space)),
@@ -90,7 +90,7 @@ def _safe(svg: str) -> Any:
     return require("markupsafe", "Jinja2", "analysis", "a report").Markup(svg)
 
 
-def _accuracy(analysis: Analysis, search: Search) -> str:
+def _accuracy(analysis: Analysis, search: SearchReport) -> str:
     head = analysis.starts[0].mean
     best = next(start for start in analysis.starts if start.last == analysis.last)
     values = {"the head alone": head, f"with biases of the last {best.last}": best.mean}

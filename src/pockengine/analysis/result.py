@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from pockengine import structure
+from pockengine.analysis.calibrate import calibrate
 from pockengine.analysis.candidates import Pair, start_scheme
 from pockengine.analysis.journal import digest
 from pockengine.analysis.search import FoundScheme
-from pockengine.analysis.searcher import Searcher, calibrated
+from pockengine.analysis.searcher import Searcher
 from pockengine.analysis.splits import Sizes
 from pockengine.analysis.statistics import Interval, Spread, shrunk
 from pockengine.analysis.timing import Calibration
@@ -247,11 +248,14 @@ class Analysis:
         target: Target | None = None,
         times: Calibration | None = None,
         timed: bool = False,
+        progress: Callable[[int, int], object] = lambda done, of: None,
     ) -> Searcher:
-        """For several searches. `timed` measures this machine where `times` is not given."""
+        """For several searches. `timed` measures this machine where `times` is not given: a few
+        programs, of which `progress` is told how many are done.
+        """
         job = self.settings.job(self.known_graph, target, batch)
         if times is None and timed:
-            times = calibrated(job, self.gains)
+            times = calibrate(job, progress=progress)
         return Searcher(job, self.gains, self.bias_gains, times)
 
     # As a file

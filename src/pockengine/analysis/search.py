@@ -25,8 +25,8 @@ LEVELS = 10  # budgets between the least and the most that the front is made of
 
 
 @dataclass(frozen=True)
-class FrontPoint:
-    """A scheme that no other one of the front beats in gain, memory and time together."""
+class RatedScheme:
+    """A scheme with its predicted gain over training the head alone, and its cost."""
 
     scheme: UpdateScheme
     gain: float
@@ -38,14 +38,15 @@ class FoundScheme(UpdateScheme):
     """The scheme that a search chose, and why: what it adds to training the head alone.
 
     `gain` is predicted, in the metric's unit; no scheme of the additive model within the same
-    budgets gains more than `bound`. `reasons` has the gain of each part.
+    budgets gains more than `bound`. `reasons` has the gain of each part. No scheme of the `front`
+    is beaten by another one in gain, memory and time together.
     """
 
     gain: float = 0.0
     bound: float = 0.0
     cost: Cost = field(default_factory=Cost)
     reasons: tuple[tuple[str, float], ...] = ()
-    front: tuple[FrontPoint, ...] = field(default=(), repr=False)
+    front: tuple[RatedScheme, ...] = field(default=(), repr=False)
 
     def explain(self) -> str:
         """Why these parts: a table of their gains, and what all of them take."""
@@ -62,7 +63,7 @@ class FoundScheme(UpdateScheme):
 def find(
     space: Space, ask: Ask, memory: int | None = None, seconds: float | None = None
 ) -> FoundScheme:
-    """The best scheme within the budgets: bytes of the whole program, seconds of a step.
+    """The best scheme within the budgets: bytes, by the space's measure, and seconds of a step.
 
     Raises MemoryBudgetError when not even the head alone fits, with the least that would do.
     """
@@ -72,7 +73,15 @@ def find(
     fitting = [least(space), *(chosen for chosen in tried if planned.fits(chosen))]
     starts = sorted(fitting, key=gain, reverse=True)[:STARTS]
     best = max((climb(planned, start) for start in starts), key=gain)
+    if gain(best) > bound + 1e-9:  # the planner lets more fit than the model thought
+        bound = _most(space)
     return _found(planned, best, max(bound, gain(best)))
+
+
+def _most(space: Space) -> float:
+    """What no scheme exceeds, whatever it may take."""
+    biases, *tensors = (max(option.gain for option in group) for group in space.groups)
+    return biases + sum(max(0.0, most) for most in tensors)
 
 
 def _modelled(planned: Planned) -> tuple[list[Choice], float]:
@@ -97,10 +106,10 @@ def _modelled(planned: Planned) -> tuple[list[Choice], float]:
 
 def _corrected(planned: Planned, limits: Limits, chosen: Choice) -> Limits:
     """The limits, with what the estimate of this choice was off by, in bytes and seconds."""
-    cost, estimate = planned.cost(chosen), planned.space.cost(chosen)
+    need, estimate = planned.need(chosen), planned.space.need(chosen)
     block = planned.space.reach(chosen).block
-    excess = cost.train_bytes - estimate.train_bytes
-    slow = max(0.0, cost.step_seconds - estimate.step_seconds)
+    excess = need.training - estimate.training
+    slow = max(0.0, need.seconds - estimate.seconds)
     seconds = None if planned.seconds is None else planned.seconds - slow
     return replace(limits, seconds=seconds, excess={**limits.excess, block: excess})
 
@@ -116,20 +125,20 @@ def _found(planned: Planned, chosen: Choice, bound: float) -> FoundScheme:
     )
 
 
-def front(space: Space, ask: Ask) -> tuple[FrontPoint, ...]:
+def front(space: Space, ask: Ask) -> tuple[RatedScheme, ...]:
     """Schemes for budgets from the least to the most, those that another one beats left out."""
-    low, high = (space.cost(c) for c in _extremes(space))
+    low, high = (space.need(c) for c in _extremes(space))
     choices: dict[tuple[str, ...], Choice] = {}
     for level in range(LEVELS + 1):
         share = level / LEVELS
-        nbytes = low.memory_bytes + share * (high.memory_bytes - low.memory_bytes)
-        seconds = low.step_seconds + share * (high.step_seconds - low.step_seconds)
+        nbytes = low.nbytes + share * (high.nbytes - low.nbytes)
+        seconds = low.seconds + share * (high.seconds - low.seconds)
         for limits in (Limits(nbytes=math.ceil(nbytes)), Limits(seconds=seconds)):
             if (chosen := optimum(space, limits)) is not None:
                 choices[key(chosen)] = chosen
     schemes = [space.scheme(chosen) for chosen in choices.values()]
     points = [
-        FrontPoint(scheme, gain(chosen), cost)
+        RatedScheme(scheme, gain(chosen), cost)
         for scheme, chosen, cost in zip(schemes, choices.values(), ask(schemes), strict=True)
     ]
     kept = [p for p in points if not any(_beats(other, p) for other in points)]
@@ -148,10 +157,10 @@ def _extremes(space: Space) -> tuple[Choice, Choice]:
     return least(space), (deepest, *largest)
 
 
-def _beats(a: FrontPoint, b: FrontPoint) -> bool:
+def _beats(a: RatedScheme, b: RatedScheme) -> bool:
     """Whether `a` is nowhere worse than `b`, and somewhere better."""
 
-    def figures(p: FrontPoint) -> tuple[float, float, float]:
+    def figures(p: RatedScheme) -> tuple[float, float, float]:
         return -p.gain, p.cost.memory_bytes, p.cost.step_seconds
 
     return figures(a) != figures(b) and all(
@@ -160,15 +169,15 @@ def _beats(a: FrontPoint, b: FrontPoint) -> bool:
 
 
 def _check_possible(space: Space, ask: Ask, memory: int | None, seconds: float | None) -> None:
-    (head,) = ask([space.head])
-    if memory is not None and head.memory_bytes > memory:
+    (head,) = map(space.measure, ask([space.head]))
+    if memory is not None and head.nbytes > memory:
         raise MemoryBudgetError(
             f"no scheme fits a memory budget of {memory:,} bytes: training the head alone takes "
-            f"{head.memory_bytes:,}, the least that would do. Use a smaller batch, or compute it "
-            "in parts (micro_batch)"
+            f"{head.nbytes:,}, the least that would do. Allow that, or search for a smaller batch"
         )
-    if seconds is not None and head.step_seconds > seconds:
+    if seconds is not None and head.seconds > seconds:
         raise MemoryBudgetError(
             f"no scheme fits a step of {1e3 * seconds:.3g} ms: training the head alone takes "
-            f"{1e3 * head.step_seconds:.3g} ms, the least that would do. Use a smaller batch"
+            f"{1e3 * head.seconds:.3g} ms, the least that would do. Allow that, or search for a "
+            "smaller batch"
         )

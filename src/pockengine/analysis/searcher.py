@@ -5,19 +5,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
-from pockengine.analysis.calibrate import calibrate
-from pockengine.analysis.candidates import Pair, bias_steps, candidates, start_scheme
+from pockengine.analysis.candidates import Pair
 from pockengine.analysis.cost import CostOracle
-from pockengine.analysis.search import FoundScheme, FrontPoint, find, front
+from pockengine.analysis.search import FoundScheme, RatedScheme, find, front
 from pockengine.analysis.space import make_space
 from pockengine.analysis.timing import Calibration
 from pockengine.errors import InputError
 from pockengine.files import parse_bytes
-from pockengine.ir.graph import Graph
 from pockengine.job import Job
-from pockengine.scheme import UpdateScheme
-
-SHARES = (1.0, 0.5, 0.125)  # of every tensor, in the programs that calibrate the time model
 
 
 class Searcher:
@@ -55,26 +50,6 @@ class Searcher:
         return replace(found, front=self.front)
 
     @cached_property
-    def front(self) -> tuple[FrontPoint, ...]:
+    def front(self) -> tuple[RatedScheme, ...]:
         """The same for every budget."""
         return front(self.space, self.oracle.many)
-
-
-def calibrated(job: Job, gains: Mapping[Pair, float]) -> Calibration:
-    """The time model of a job on this machine, from a few programs that train the same tensors."""
-    return calibrate(job, typical_schemes(job.graph, {name for name, _ in gains}))
-
-
-def typical_schemes(graph: Graph, names: set[str]) -> list[UpdateScheme]:
-    """The head alone, and all of some tensors at a few ratios, with all biases."""
-    biases = start_scheme(graph, bias_steps(graph)[-1])
-    found = [start_scheme(graph, 0)]
-    for share in SHARES if names else ():
-        found.append(biases | _at(graph, names, share))
-    return found
-
-
-def _at(graph: Graph, names: set[str], share: float) -> UpdateScheme:
-    """The tensors at a ratio, whole where they have no input channels."""
-    partly = {c.name for c in candidates(graph) if len(c.ratios) > 1}
-    return UpdateScheme({name: share if name in partly else 1.0 for name in sorted(names)})

@@ -21,6 +21,30 @@ Ask = Callable[[Sequence[UpdateScheme]], Sequence[Cost]]
 
 
 @dataclass(frozen=True)
+class Need:
+    """What a scheme takes of budgets: bytes and seconds. Options add to the bytes of `training`;
+    the rest of a program may need more than these.
+    """
+
+    nbytes: int
+    training: int
+    seconds: float
+
+
+Measure = Callable[[Cost], Need]
+
+
+def whole_program(cost: Cost) -> Need:
+    """For a budget of all bytes that a program takes."""
+    return Need(cost.memory_bytes, cost.train_bytes, cost.step_seconds)
+
+
+def extra_memory(cost: Cost) -> Need:
+    """For a budget of what training takes beyond the weights and inference."""
+    return Need(cost.extra_bytes, cost.extra_bytes, cost.step_seconds)
+
+
+@dataclass(frozen=True)
 class Option:
     """Something that may be trained: its gain, and what it adds to reaching its block.
 
@@ -56,6 +80,7 @@ class Space:
     groups: tuple[tuple[Option, ...], ...]
     reaches: tuple[Reach, ...]  # the deepest first
     model: str = ""  # structure.structure_hash
+    measure: Measure = whole_program  # what budgets are for
 
     def scheme(self, chosen: Iterable[Option]) -> UpdateScheme:
         """The head and what is chosen."""
@@ -69,33 +94,37 @@ class Space:
         first = min(option.block for option in chosen)
         return next(reach for reach in self.reaches if reach.block == first)
 
-    def cost(self, chosen: Sequence[Option]) -> Cost:
-        """The additive estimate of a scheme's cost."""
+    def need(self, chosen: Sequence[Option]) -> Need:
+        """The additive estimate of what a scheme takes."""
         reach = self.reach(chosen)
         nbytes = reach.nbytes + sum(option.nbytes for option in chosen)
         seconds = reach.seconds + sum(option.seconds for option in chosen)
-        return Cost(max(nbytes, reach.floor), 0, seconds, train_bytes=nbytes)
+        return Need(max(nbytes, reach.floor), nbytes, seconds)
 
 
 def make_space(
-    graph: Graph, gains: Mapping[Pair, float], bias_gains: Mapping[int, float], ask: Ask
+    graph: Graph,
+    gains: Mapping[Pair, float],
+    bias_gains: Mapping[int, float],
+    ask: Ask,
+    measure: Measure = whole_program,
 ) -> Space:
-    """The space of what brings something. `ask` is the cost oracle, for many schemes at once."""
+    """The space of what brings something. `ask` is the cost oracle, for many schemes at once;
+    `measure` says what budgets are for.
+    """
     blocks, head = structure.blocks(graph), start_scheme(graph, 0)
     groups = _drafts(graph, blocks, gains, bias_gains)
     reached = sorted({option.block for group in groups for option in group})
     probes = {block: _probe(blocks, block, head) for block in reached}
     asked = list(probes.values())
     asked += [_together(probes[o.block], o) for group in groups for o in group]
-    known = dict(zip((s.to_json() for s in asked), ask(asked), strict=True))
+    known = dict(zip((s.to_json() for s in asked), map(measure, ask(asked)), strict=True))
 
     def costed(option: Option) -> Option:
         alone = known[probes[option.block].to_json()]
         both = known[_together(probes[option.block], option).to_json()]
-        nbytes = max(0, both.train_bytes - alone.train_bytes)
-        return replace(
-            option, nbytes=nbytes, seconds=max(0.0, both.step_seconds - alone.step_seconds)
-        )
+        nbytes = max(0, both.training - alone.training)
+        return replace(option, nbytes=nbytes, seconds=max(0.0, both.seconds - alone.seconds))
 
     reaches = tuple(_reach(block, known[probes[block].to_json()]) for block in reached)
     return Space(
@@ -103,6 +132,7 @@ def make_space(
         tuple(tuple(map(costed, group)) for group in groups),
         reaches,
         structure.structure_hash(graph),
+        measure,
     )
 
 
@@ -140,6 +170,6 @@ def _together(probe: UpdateScheme, option: Option) -> UpdateScheme:
     return probe | option.scheme if option.scheme else probe
 
 
-def _reach(block: int, cost: Cost) -> Reach:
-    floor = cost.memory_bytes if cost.memory_bytes > cost.train_bytes else 0
-    return Reach(block, cost.train_bytes, floor, cost.step_seconds)
+def _reach(block: int, need: Need) -> Reach:
+    floor = need.nbytes if need.nbytes > need.training else 0
+    return Reach(block, need.training, floor, need.seconds)

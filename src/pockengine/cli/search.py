@@ -9,7 +9,7 @@ import typer
 
 from pockengine.analysis.check import Check
 from pockengine.analysis.check import check as train_for_real
-from pockengine.analysis.report import Search, presets_beside, write_report
+from pockengine.analysis.report import SearchReport, presets_beside, write_report
 from pockengine.analysis.result import Analysis
 from pockengine.analysis.search import FoundScheme
 from pockengine.cli.data import Reading
@@ -72,7 +72,7 @@ def search(
             checked = train_for_real(known, found, *sets, workers=workers, progress=tell)
     if report:
         presets = presets_beside(known, searcher)
-        write_report(report, known, Search(found, searcher.space, searcher.job, presets, checked))
+        write_report(report, known, SearchReport(found, searcher.space, searcher.job, presets, checked))
     if as_json:
         typer.echo(json.dumps(_facts(found, out, checked)))
         return

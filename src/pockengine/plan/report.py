@@ -15,6 +15,7 @@ from pockengine.ir.schedule import Schedule, storage
 from pockengine.plan.planner import KINDS, PERSISTENT, EntryPlan, Kind, Plan
 from pockengine.runtime.program import FEATURES
 
+TRAINING = ("train", "accumulate")  # a step, and its parts before the last
 LABELS: dict[Kind, str] = {
     "frozen": "frozen weights",
     "trained": "trained weights",
@@ -91,18 +92,23 @@ def peak_by_kind(plan: Plan, entry: str) -> dict[Kind, int]:
     return max(timeline(plan, entry), key=lambda live: sum(live.values()), default=empty)
 
 
-def extra_training_bytes(plan: Plan, train: str = "train", predict: str = "predict") -> int:
+def training_bytes(plan: Plan) -> int:
+    """What training takes, weights included: the most of a step and of its parts."""
+    return max(plan.entries[name].end for name in TRAINING if name in plan.entries)
+
+
+def extra_training_bytes(plan: Plan) -> int:
     """What training takes beyond the weights and what inference needs.
 
     Raises GraphError when the plan lacks one of the two entry points.
     """
-    for name in (train, predict):
+    for name in ("train", "predict"):
         if name not in plan.entries:
             raise GraphError(f"the plan has no entry {name!r}, only {', '.join(plan.entries)}")
     sizes = persistent_bytes(plan)
     weights = sizes["frozen"] + sizes["trained"]
-    inference = plan.entries[predict].end - plan.persistent_bytes
-    return plan.entries[train].end - weights - inference
+    inference = plan.entries["predict"].end - plan.persistent_bytes
+    return training_bytes(plan) - weights - inference
 
 
 def prefix_samples(plan: Plan, batch: int) -> int | None:
