@@ -101,7 +101,7 @@ class Comparison:
 
     @cached_property
     def chooser(self) -> Chooser:
-        return Chooser(self.task, SHARE, self._folder / "costs.jsonl")
+        return Chooser(self.task, SHARE)
 
     def _judge_analysis(self) -> None:
         """Its time, and how well the proxies agree with it."""

@@ -6,7 +6,6 @@ search is pockengine's own, with a budget for this number in place of the whole 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -27,11 +26,11 @@ THREADS = 2
 class Chooser:
     """Schemes for one task, planned for its recipe; `share` is the budget as a part of full's."""
 
-    def __init__(self, task: Task, share: float, cache: Path | None = None) -> None:
+    def __init__(self, task: Task, share: float) -> None:
         self._graph = task.graph
         head, target = pe.UpdateScheme.head_only(task.graph), pe.Target.host(threads=THREADS)
         job = Job.of(task.graph, "cross_entropy", task.optimizer, head, task.batch, target)
-        self.oracle = CostOracle(job, cache=cache)
+        self.oracle = CostOracle(job)
         self.budget = int(share * self.extra(pe.UpdateScheme.full(task.graph)))
 
     def extra(self, scheme: pe.UpdateScheme) -> int:

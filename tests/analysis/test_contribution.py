@@ -12,7 +12,8 @@ from pytest import approx
 from torch import nn
 
 import pockengine as pe
-from pockengine.analysis.candidates import candidates
+from pockengine.analysis.candidates import candidates, start_scheme
+from pockengine.analysis.journal import digest
 from pockengine.analysis.trials import Progress
 from pockengine.errors import AnalysisError, InputError, MemoryBudgetError
 from pockengine.ir.graph import Graph
@@ -173,8 +174,46 @@ def test_a_metric_that_is_the_same_whatever_is_trained(graph: Graph) -> None:
 
 
 def test_a_learning_rate_that_makes_it_diverge(graph: Graph) -> None:
-    with pytest.raises(AnalysisError, match=r"diverges.* smaller learning rate than 1e\+30"):
+    with (
+        pytest.warns(UserWarning, match=r"the biases of the last 2, 5 blocks diverges"),
+        pytest.raises(AnalysisError, match=r"any tensor diverges.* rate than 1e\+30"),
+    ):
         pe.analyze(graph, small_task.samples(), lr=1e30, fast=True)
+
+
+def make_diverging(folder: Path, scheme: pe.UpdateScheme) -> None:
+    """Puts down in a journal that training a scheme diverged."""
+    journal, lines = folder / "journal.jsonl", []
+    for row in map(json.loads, journal.read_text().splitlines()):
+        del row["digest"]
+        if row.get("shares") == scheme.shares:
+            row |= {"metrics": {}, "diverged": True}
+        lines.append(json.dumps({**row, "digest": digest(row)}) + "\n")
+    journal.write_text("".join(lines))
+
+
+def test_a_start_that_diverges_is_left_out(
+    analysis: pe.Analysis, graph: Graph, folder: Path, tmp_path: Path
+) -> None:
+    lost = next(start.last for start in analysis.starts if start.last not in (0, analysis.last))
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    make_diverging(tmp_path, start_scheme(graph, lost))
+    words = rf"the biases of the last {lost} blocks diverges, .* smaller learning rate than 0.2"
+    with pytest.warns(UserWarning, match=words) as warned:
+        again = pe.analyze(graph, small_task.samples(), folder=tmp_path, **SETTINGS)
+    assert warned[0].filename == __file__
+    assert again.starts == tuple(start for start in analysis.starts if start.last != lost)
+    assert again.last == analysis.last and again.contributions == analysis.contributions
+    assert again.search().gain > 0
+
+
+def test_the_head_alone_must_not_diverge(
+    analysis: pe.Analysis, graph: Graph, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    make_diverging(tmp_path, start_scheme(graph, 0))
+    with pytest.raises(AnalysisError, match="training the head alone diverges, so the accuracy"):
+        pe.analyze(graph, small_task.samples(), folder=tmp_path, **SETTINGS)
 
 
 def test_a_model_that_is_all_head() -> None:

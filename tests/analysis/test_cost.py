@@ -1,8 +1,6 @@
 """The oracle says what the planner says, from its cache too."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from zoo import ZOO
@@ -75,24 +73,16 @@ def test_the_memory_budget_is_left_out(job: Job) -> None:
     assert CostOracle(tight)(full) == CostOracle(job)(full)
 
 
-def test_what_was_asked_is_kept(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, scheme = tmp_path / "folder" / "costs.jsonl", schemes(job)[1]
-    found = CostOracle(job, cache=path)(scheme)
-    with path.open("a") as file:
-        file.write('{"key": "cut o')
-    later = CostOracle(job, cache=path)
+def test_what_was_asked_is_kept(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = CostOracle(job)
+    found = oracle.many(schemes(job))
     monkeypatch.setattr("pockengine.analysis.cost.plan_job", None)
-    assert later(scheme) == found
+    assert [oracle(scheme) for scheme in schemes(job)] == found
+    assert len(set(found)) == len(found)
 
 
-def test_another_batch_or_time_model_is_another_key(job: Job, tmp_path: Path) -> None:
-    path, scheme = tmp_path / "costs.jsonl", schemes(job)[1]
-    for asked in (job, replace(job, batch=2)):
-        CostOracle(asked, cache=path)(scheme)
-    CostOracle(job, Calibration((), 0.25, 0.0), cache=path)(scheme)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len({row["key"] for row in rows}) == 3
-    assert [row["step_seconds"] for row in rows] == [0.0, 0.0, 0.25]
+def test_seconds_are_those_of_the_time_model(job: Job) -> None:
+    assert CostOracle(job, Calibration((), 0.25, 0.0))(schemes(job)[1]).step_seconds == 0.25
 
 
 def test_tuned_jobs_are_refused(job: Job) -> None:

@@ -24,32 +24,40 @@ def indices(folder: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_each_seed_holds_out_another_part(tmp_path: Path) -> None:
-    assert write_splits([dataset(300)], (0, 1), 150, 60, tmp_path) == Sizes(150, 60)
+    assert write_splits([dataset(300)], (0, 1), Sizes(150, 60), tmp_path) == Sizes(150, 60)
     train, validation = indices(tmp_path, 0)
     assert not set(train) & set(validation)
     assert np.bincount(validation % 3).tolist() == [20, 20, 20]
     assert set(indices(tmp_path, 1)[1]) != set(validation)
     first = train.tolist()
-    write_splits([dataset(300)], (0, 1), 150, 60, tmp_path)
+    write_splits([dataset(300)], (0, 1), Sizes(150, 60), tmp_path)
     assert indices(tmp_path, 0)[0].tolist() == first
+
+
+def test_groups_stay_whole(tmp_path: Path) -> None:
+    documents = np.arange(300) // 5
+    write_splits([dataset(300).grouped(documents)], (0, 1), Sizes(150, 60), tmp_path)
+    for seed in (0, 1):
+        train, validation = indices(tmp_path, seed)
+        assert not set(documents[train]) & set(documents[validation])
 
 
 def test_a_given_validation_set_stays_apart(tmp_path: Path) -> None:
     sets = [dataset(90), dataset(60, seed=1)]
-    assert write_splits(sets, (5,), 1000, 1000, tmp_path) == Sizes(90, 60)
+    assert write_splits(sets, (5,), Sizes(1000, 1000), tmp_path) == Sizes(90, 60)
     train, validation = indices(tmp_path, 5)
     assert train.tolist() == list(range(90)) and validation.tolist() == list(range(90, 150))
 
 
 def test_too_little_data_is_refused_with_the_interval(tmp_path: Path) -> None:
     with pytest.raises(AnalysisError, match=r"9 validation samples are too few.* ±27 points"):
-        write_splits([dataset(30)], (0,), 100, 100, tmp_path)
+        write_splits([dataset(30)], (0,), Sizes(100, 100), tmp_path)
 
 
 def test_a_class_that_one_set_lacks_is_refused_by_name(tmp_path: Path) -> None:
     fewer = ArrayDataset(np.zeros((60, 4), np.float32), np.arange(60) % 2, ["class 0", "class 1"])
     with pytest.raises(AnalysisError, match="'class 2' are in the training set and missing from"):
-        write_splits([dataset(90), fewer], (0,), 100, 100, tmp_path)
+        write_splits([dataset(90), fewer], (0,), Sizes(100, 100), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["array", "tuple", "dict"])
@@ -76,9 +84,9 @@ def _arrays(x: object) -> list[np.ndarray]:
 def test_the_same_number_chooses_the_same_samples_again(tmp_path: Path) -> None:
     labels = np.repeat(np.arange(22), [7] * 20 + [100, 1])  # shares of 7 are rounded, one is alone
     data = ArrayDataset(np.zeros((len(labels), 4), np.float32), labels)
-    sizes = write_splits([data, data], (0,), 120, 120, tmp_path / "a")
+    sizes = write_splits([data, data], (0,), Sizes(120, 120), tmp_path / "a")
     assert sizes == Sizes(120, 120)
-    write_splits([data, data], (0,), sizes.train, sizes.validation, tmp_path / "b")
+    write_splits([data, data], (0,), sizes, tmp_path / "b")
     for one, other in zip(indices(tmp_path / "a", 0), indices(tmp_path / "b", 0), strict=True):
         assert np.array_equal(one, other)
 
@@ -87,7 +95,7 @@ def test_sets_that_number_their_classes_otherwise_are_refused(tmp_path: Path) ->
     x = np.zeros((60, 4), np.float32)
     sets = [ArrayDataset(x, ["cat", "dog"] * 30), ArrayDataset(x, ["dog", "fox"] * 30)]
     with pytest.raises(AnalysisError, match="class 0 is 'cat' in the training set and 'dog' in"):
-        write_splits(sets, (0,), 100, 100, tmp_path)
+        write_splits(sets, (0,), Sizes(100, 100), tmp_path)
 
 
 def test_inputs_by_name_may_come_in_another_order(tmp_path: Path) -> None:

@@ -65,15 +65,34 @@ def test_groups_are_shared_out_in_proportion() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(200), rng.integers(1, 9, 200))
     labels = rng.integers(0, 5, 200)[groups]
-    rest, part = numbered(labels).split(0.2, groups=groups)
+    rest, part = numbered(labels).grouped(groups).split(0.2)
     assert not set(groups[members(rest)]) & set(groups[members(part)])
     shares = np.bincount(part.labels) / np.bincount(labels)  # type: ignore[arg-type]
     np.testing.assert_allclose(shares, 0.2, atol=0.03)
 
 
+def test_groups_stay_with_their_samples_in_subsets_and_later_splits() -> None:
+    groups = np.repeat(np.arange(30), 4)
+    data = numbered(np.arange(120) % 2).grouped(groups).subset(range(119, 19, -1))
+    rest, part = data.split(0.4)
+    first, second = rest.split(0.5)
+    sides = [set(groups[members(side)]) for side in (first, second, part)]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 25
+
+
+def test_groups_decide_the_fingerprint_and_where_there_are_none_it_is_as_ever() -> None:
+    data, texts = numbered([0, 1] * 4), list("aabbccdd")
+    prints = [data, data.grouped(texts), data.grouped(list("aabbccda"))]
+    assert len({each.fingerprint() for each in prints}) == 3
+    assert data.grouped(texts).fingerprint() == data.grouped([0, 0, 1, 1, 2, 2, 3, 3]).fingerprint()
+    assert data.grouped(texts).ids([3]) == data.ids([3])
+    without = numbered([0, 1, 2]).subset([2, 0])
+    assert without.fingerprint() == "1f6dbe2296dacda9364ae19e866766b5"
+
+
 def test_groups_can_be_texts() -> None:
     groups = ["anna", "anna", "ben", "ben", "carl", "carl"]
-    rest, part = numbered([0, 1] * 3).split(0.3, groups=groups)
+    rest, part = numbered([0, 1] * 3).grouped(groups).split(0.3)
     assert (len(rest), len(part)) == (4, 2)
 
 
@@ -97,5 +116,6 @@ def test_splits_that_cannot_be(
     labels: list[int], share: float, groups: list[str] | None, words: str
 ) -> None:
     with pytest.raises(InputError) as error:
-        numbered(labels).split(share, groups=groups)
+        data = numbered(labels)
+        (data if groups is None else data.grouped(groups)).split(share)
     assert words in str(error.value)

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from pockengine.analysis.journal import Journal
 from pockengine.analysis.result import Analysis, Settings
-from pockengine.analysis.samples import write_samples
 from pockengine.analysis.search import FoundScheme
-from pockengine.analysis.splits import write_splits
+from pockengine.analysis.splits import Sizes
 from pockengine.analysis.statistics import Interval
-from pockengine.analysis.trials import Lab, Progress, Trial, workspace
+from pockengine.analysis.trials import Progress, Trial
+from pockengine.analysis.workspace import workspace
 from pockengine.data.dataset import Dataset, as_dataset
 from pockengine.errors import AnalysisError
 from pockengine.scheme import UpdateScheme
@@ -58,17 +57,16 @@ def check(
     if predicted is None:
         predicted = scheme.gain if isinstance(scheme, FoundScheme) else analysis.predict(scheme)
     job = settings.job(analysis.known_graph, Target.host(threads=1))
-    with workspace(folder) as place:
-        write_samples(sets, place / "samples")
-        limits = settings.train_samples, settings.validation_samples
-        write_splits(sets, settings.seeds, *limits, place / "splits")
-        journal = Journal(place / "journal.jsonl" if folder else None, settings.to_json())
-        with Lab(job, place, settings.recipe, journal, workers, progress) as lab:
-            lab.expected = len(settings.seeds)
-            lab.add_program("checked", scheme)
-            lab.stage = "training the scheme"
-            trials = [Trial(scheme.shares, seed) for seed in settings.seeds]
-            scores = [settings.value(score) for score in lab.run(trials)]
+    sizes = Sizes(settings.train_samples, settings.validation_samples)
+    with (
+        workspace(folder, sets, settings.seeds, sizes) as place,
+        place.lab(job, settings, workers, progress) as lab,
+    ):
+        lab.expected = len(settings.seeds)
+        lab.add_program("checked", scheme)
+        lab.stage = "training the scheme"
+        trials = [Trial(scheme.shares, seed) for seed in settings.seeds]
+        scores = [settings.value(score) for score in lab.run(trials)]
     head = analysis.starts[0].scores
     measured = analysis.spread.interval(np.subtract(scores, head).tolist())
     return Check(predicted, measured, tuple(scores))

@@ -29,12 +29,11 @@ from pockengine.analysis.candidates import (
     groups,
     start_scheme,
 )
-from pockengine.analysis.journal import Journal
 from pockengine.analysis.result import Analysis, Contribution, Settings, Start, settings_of
-from pockengine.analysis.samples import write_samples
-from pockengine.analysis.splits import write_splits
+from pockengine.analysis.splits import Sizes
 from pockengine.analysis.statistics import Spread, spread_of
-from pockengine.analysis.trials import OPTIMIZER, Lab, Progress, Recipe, Trial, workspace
+from pockengine.analysis.trials import OPTIMIZER, Lab, Progress, Recipe, Trial
+from pockengine.analysis.workspace import workspace
 from pockengine.autodiff.objective import CrossEntropy, Loss
 from pockengine.data.base import Dataset
 from pockengine.data.dataset import as_dataset
@@ -101,13 +100,10 @@ def analyze(
     sets = [as_dataset(data)] + ([] if validation is None else [as_dataset(validation)])
     _check_labels(job, sets)
     seeds = tuple(range(seed, seed + effort.seeds))
-    with workspace(folder) as place:
-        write_samples(sets, place / "samples")
-        sizes = write_splits(sets, seeds, effort.train, effort.validation, place / "splits")
-        recipe = Recipe(lr, effort.epochs(sizes.train, batch))
-        settings = settings_of(job, sets, recipe, seeds, sizes, metric, ratios)
-        journal = Journal(place / "journal.jsonl" if folder else None, settings.to_json())
-        with Lab(job, place, recipe, journal, workers, progress) as lab:
+    with workspace(folder, sets, seeds, Sizes(effort.train, effort.validation)) as place:
+        recipe = Recipe(lr, effort.epochs(place.sizes.train, batch))
+        settings = settings_of(job, sets, recipe, seeds, place.sizes, metric, ratios)
+        with place.lab(job, settings, workers, progress) as lab:
             measured = _Measuring(lab, graph, settings, effort).run()
     _warn_of_noise(measured)
     return replace(measured, seconds=time.perf_counter() - started)
@@ -183,8 +179,7 @@ class _Measuring:
         scores = [self._settings.value(score) for score in self._lab.run(trials)]
         rows = zip(steps, np.reshape(scores, (len(steps), len(seeds))), strict=True)
         starts = [Start(last, tuple(map(float, row))) for last, row in rows]
-        _check_metric(self._settings, starts)
-        return starts
+        return _measurable(self._settings, starts)
 
     def _make_programs(self, start: Start) -> None:
         base = start_scheme(self._graph, start.last)
@@ -239,11 +234,22 @@ class _Measuring:
         return Analysis(self._settings, tuple(starts), best.last, found, spread, graph=self._graph)
 
 
-def _check_metric(settings: Settings, starts: Sequence[Start]) -> None:
-    """Raises AnalysisError for a metric that is not a number."""
-    scores = [score for start in starts for score in start.scores]
-    if not np.isfinite(scores).all():
-        raise _diverging(settings, "the common start")
+def _measurable(settings: Settings, starts: Sequence[Start]) -> list[Start]:
+    """The starts that train without diverging; there is a warning of the others.
+
+    Raises AnalysisError where the first is none of them: all is compared with the head alone.
+    """
+    if not math.isfinite(starts[0].mean):
+        raise _diverging(settings, "the head alone")
+    lost = [str(start.last) for start in starts if not math.isfinite(start.mean)]
+    if lost:
+        warnings.warn(
+            f"training the biases of the last {', '.join(lost)} blocks diverges, so these are left "
+            f"out of what may be chosen; with a smaller learning rate than {settings.recipe.lr} "
+            "they may train",
+            stacklevel=5,
+        )
+    return [start for start in starts if math.isfinite(start.mean)]
 
 
 def _check_varies(

@@ -1,37 +1,29 @@
 """What a scheme costs, without compiling it: the planner's own bytes, and the time model's seconds.
 
-    oracle = CostOracle(job, times=calibration, cache="costs.jsonl")
+    oracle = CostOracle(job, times=calibration)
     oracle(scheme)            Cost(memory_bytes=..., extra_bytes=..., step_seconds=...)
     oracle.many(schemes)      the same for many, on all processors
 
 The bytes are those of `plan_job`, from the same passes, order and placement: an oracle keeps
-what schemes have in common, and no formula stands beside the planner. What was asked once is kept
-in the cache file, under a key made of everything that decides it.
+what schemes have in common, and no formula stands beside the planner. It answers at once what it
+was asked before.
 """
 
 import gc
-import hashlib
 import json
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from importlib.metadata import version
 from multiprocessing.connection import Connection
-from pathlib import Path
 
-import numpy as np
-
-import pockengine
 from pockengine.analysis.timing import Calibration
 from pockengine.compiler import plan_job
+from pockengine.data.base import digest
 from pockengine.errors import InputError, PockError
-from pockengine.ir.graph import Graph
 from pockengine.ir.memo import Memo
-from pockengine.ir.text import print_graph
 from pockengine.job import Job
 from pockengine.plan.report import extra_training_bytes, training_bytes
 from pockengine.scheme import UpdateScheme
@@ -67,7 +59,6 @@ class CostOracle:
         self,
         job: Job,
         times: Calibration | None = None,
-        cache: str | Path | None = None,
         processes: int | None = None,
     ) -> None:
         """`job` gives all but the scheme. Raises InputError for a job that measures kernels."""
@@ -76,26 +67,25 @@ class CostOracle:
         self.job = replace(job, target=replace(job.target, memory_budget=None))
         self.times = times
         self._memo = Memo(checks=False)
-        self._path = Path(cache) if cache else None
-        self._known: dict[str, Cost] = _read(self._path) if self._path else {}
+        self._known: Found = {}
         self._processes = processors() if processes is None else processes
 
     def __call__(self, scheme: UpdateScheme) -> Cost:
         """The cost of a scheme. Raises SchemeError for one that does not fit the model."""
         job = self.job.with_scheme(scheme)
-        key = self._key(job)
+        key = _key(job)
         if key not in self._known:
-            self._learn({key: self._ask(job)})
+            self._known[key] = self._ask(job)
         return self._known[key]
 
     def many(self, schemes: Sequence[UpdateScheme]) -> list[Cost]:
         """The costs of many schemes, in their order, planned by several processes."""
-        keys = [self._key(self.job.with_scheme(scheme)) for scheme in schemes]
+        keys = [_key(self.job.with_scheme(scheme)) for scheme in schemes]
         new = {k: s for k, s in zip(keys, schemes, strict=True) if k not in self._known}
         if self._processes > 1 and len(new) > FEW and hasattr(os, "fork"):
             count = self._processes
             parts = [dict(list(new.items())[i::count]) for i in range(count)]
-            self._learn(_plan_apart(self._each, [part for part in parts if part]))
+            self._known |= _plan_apart(self._each, [part for part in parts if part])
         return [self(scheme) for scheme in schemes]
 
     def _each(self, schemes: Sequence[UpdateScheme]) -> list[Cost]:
@@ -107,26 +97,11 @@ class CostOracle:
         seconds = self.times.step_seconds(plan, job) if self.times else 0.0
         return Cost(plan.arena_bytes, extra_training_bytes(plan), seconds, training_bytes(plan))
 
-    def _learn(self, found: Mapping[str, Cost]) -> None:
-        self._known.update(found)
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lines = (json.dumps({"key": k, **asdict(c)}) + "\n" for k, c in found.items())
-            with self._path.open("ab", buffering=0) as file:  # one write: others append too
-                file.write("".join(lines).encode())
 
-    def _key(self, job: Job) -> str:
-        selection = sorted((n, c and (c.axis, c.indices)) for n, c in job.selection.items())
-        return _digest(self._context, repr(selection))
-
-    @cached_property
-    def _context(self) -> str:
-        """All that decides a cost but the scheme: the model, the job, the engine, the times."""
-        job = self.job
-        settings = {k: v for k, v in vars(job).items() if k not in ("graph", "scheme", "selection")}
-        times = self.times.to_json() if self.times else ""
-        model = (print_graph(job.graph), *_contents(job.graph))
-        return _digest(version("pockengine"), _engine(), repr(settings), times, *model)
+def _key(job: Job) -> str:
+    """The same for schemes that select the same channels."""
+    selection = sorted((n, c and (c.axis, c.indices)) for n, c in job.selection.items())
+    return digest(repr(selection))
 
 
 @contextmanager
@@ -139,36 +114,6 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-def _contents(graph: Graph) -> Iterable[str]:
-    """Digests of the data: equal weights are stored once, and the largest channels are chosen."""
-    for name in sorted(graph.data):
-        data = np.ascontiguousarray(graph.data[name]).tobytes()
-        yield f"{name} {hashlib.blake2b(data, digest_size=16).hexdigest()}"
-
-
-def _engine() -> str:
-    """A digest of the engine's own source, so that no cache outlives a change of a pass."""
-    root = Path(pockengine.__file__).parent
-    return _digest(*(path.read_text() for path in sorted(root.rglob("*.py"))))
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
-
-
-def _read(path: Path) -> dict[str, Cost]:
-    """The costs in a cache file; a line that was cut off or edited is left out."""
-    found = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-            key = str(row.pop("key"))
-            found[key] = Cost(**row)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
-    return found
 
 
 # ---- other processes: each has all that this one knows, plans its part and sends the costs -----

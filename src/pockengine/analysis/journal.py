@@ -18,9 +18,9 @@ FORMAT = "pockengine.journal"
 
 
 class Journal:
-    """The measurements of one analysis by key, in memory and, where a path is given, in a file."""
+    """The measurements of one analysis by key, in memory and in a file."""
 
-    def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         """Reads what is there. Raises AnalysisError for another analysis's file, or an edited one.
 
         `header` is plain data: all that decides a measurement beside its key.
@@ -28,16 +28,11 @@ class Journal:
         self._path = path
         self._found: dict[str, dict[str, Any]] = {}
         self._header = {"format": FORMAT, **json.loads(json.dumps(header))}
-        if path is None:
-            return
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.stat().st_size:
             self._read(path)
         else:
             self._append(self._header)
-
-    def __len__(self) -> int:
-        return len(self._found)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """What was measured under this key."""
@@ -46,11 +41,9 @@ class Journal:
     def put(self, key: str, measured: Mapping[str, Any]) -> None:
         """Keeps a measurement; it is on the disk when the call returns."""
         self._found[key] = dict(measured)
-        if self._path is not None:
-            self._append({"key": key, **measured})
+        self._append({"key": key, **measured})
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        assert self._path is not None
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**record, "digest": digest(record)}) + "\n")
             file.flush()

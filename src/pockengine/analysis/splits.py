@@ -23,22 +23,21 @@ class Sizes:
     validation: int
 
 
-def write_splits(
-    sets: Sequence[Dataset], seeds: Sequence[int], train: int, validation: int, folder: Path
-) -> Sizes:
-    """Writes indices into all samples, `SEED.npz` for each seed, at most so many on either side.
+def write_splits(sets: Sequence[Dataset], seeds: Sequence[int], most: Sizes, folder: Path) -> Sizes:
+    """Writes indices into all samples, `SEED.npz` for each seed, at `most` so many on either side.
 
     `sets` is the data and, perhaps, a validation set, one after the other. Without one each seed
-    holds out a part of its own, so that contributions do not depend on one lucky split. Raises
-    AnalysisError for too few samples, and for classes that one of two given sets lacks.
+    holds out a part of its own, so that contributions do not depend on one lucky split; the data's
+    groups stay whole. Raises AnalysisError for too few samples, and for classes that one of two
+    given sets lacks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_classes(sets)
     for seed in seeds:
         chosen, judged = _split(sets, seed)
         labels = [data.labels for data in sets]
-        chosen = _at_most(chosen, train, labels, seed)
-        judged = _at_most(judged, validation, labels, seed)
+        chosen = _at_most(chosen, most.train, labels, seed)
+        judged = _at_most(judged, most.validation, labels, seed)
         np.savez(folder / f"{seed}.npz", train=chosen, validation=judged)
     if len(judged) < LEAST:
         half = 1.64 * 0.5 / np.sqrt(len(judged))
@@ -54,7 +53,8 @@ def _split(sets: Sequence[Dataset], seed: int) -> tuple[Array, Array]:
         count = len(sets[0])
         return np.arange(count), np.arange(count, count + len(sets[1]))
     (data,) = sets
-    return split_indices(as_classes(data.labels, len(data)), data.classes, HELD_OUT, seed)
+    numbers = as_classes(data.labels, len(data))
+    return split_indices(numbers, data.classes, HELD_OUT, seed, data.groups)
 
 
 def _at_most(indices: Array, count: int, labels: Sequence[Array | None], seed: int) -> Array:

@@ -14,16 +14,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from pockengine.analysis.journal import Journal, digest
 from pockengine.compiler import build, plan_job
 from pockengine.errors import AnalysisError
+from pockengine.files import parse_bytes
 from pockengine.job import Job
 from pockengine.optim import SGD
 from pockengine.runtime.gates import PREFIX
@@ -32,6 +34,9 @@ from pockengine.target import Target
 
 OPTIMIZER = SGD(momentum=0.9)  # where the user names none
 LAST_LINES = 20  # of a worker's complaints, that an error shows
+FEATURES = "2GB"  # of frozen prefixes, that all workers keep together
+PATIENCE = 20  # times the slowest trial so far, after which a worker is taken to hang
+LEAST_PATIENCE = 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,9 @@ class Lab:
         self._journal, self._progress = journal, progress
         self._programs: dict[str, frozenset[str]] = {}
         self._gated: set[str] = set()  # the loss depends on these
-        self._workers = [_Process(folder) for _ in range(workers or Target.host().threads)]
+        count = workers or Target.host().threads
+        features = parse_bytes(FEATURES) // count
+        self._workers = [_Process(folder, features) for _ in range(count)]
         self._idle = list(self._workers)
         self._lock = threading.Lock()
         self._seconds: list[float] = []
@@ -157,7 +164,7 @@ class Lab:
         with self._lock:
             worker = self._idle.pop()
         try:
-            answer = worker.ask(self._task(trial))
+            answer = worker.ask(self._task(trial), self._limit())
         finally:
             with self._lock:
                 self._idle.append(worker)
@@ -165,6 +172,11 @@ class Lab:
             self._seconds.append(answer["seconds"])
             self._journal.put(trial.key, {**trial.facts, **answer})
         return answer
+
+    def _limit(self) -> float:
+        """Seconds that a trial may take."""
+        with self._lock:
+            return max(LEAST_PATIENCE, PATIENCE * max(self._seconds, default=0.0))
 
     def _task(self, trial: Trial) -> dict[str, Any]:
         return {
@@ -202,17 +214,25 @@ class Lab:
 class _Process:
     """A worker process, started at the first trial that it is asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, features: int) -> None:
+        """`features` is how many bytes of features it may keep."""
+        self._arguments = [str(folder), str(features)]
         self._process: subprocess.Popen[str] | None = None
         self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `close`)
 
-    def ask(self, task: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, task: Mapping[str, Any], limit: float) -> dict[str, Any]:
+        """The answer to a task. Raises AnalysisError where there is none in `limit` seconds."""
         process = self._started()
         assert process.stdin is not None and process.stdout is not None
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(task) + "\n")
             process.stdin.flush()
+        if not wait([process.stdout.fileno()], limit):
+            raise AnalysisError(
+                f"a worker process gave no answer for {limit:.0f} s, much longer than any trial "
+                "has taken; see that the machine has enough free memory, and start again (a folder "
+                "keeps what was measured)"
+            )
         line = process.stdout.readline()
         if not line:
             raise AnalysisError(f"a worker process ended: {self._last_words()}")
@@ -231,9 +251,9 @@ class _Process:
 
     def _started(self) -> "subprocess.Popen[str]":
         if self._process is None:
-            command = [sys.executable, "-P", "-m", "pockengine.analysis.worker", str(self._folder)]
+            command = [sys.executable, "-P", "-m", "pockengine.analysis.worker"]
             self._process = subprocess.Popen(
-                command,
+                [*command, *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
@@ -246,14 +266,3 @@ class _Process:
         self._complaints.seek(0)
         lines = self._complaints.read().strip().splitlines()
         return "\n".join(lines[-LAST_LINES:]) or "it said nothing (killed, or out of memory)"
-
-
-@contextmanager
-def workspace(folder: str | Path | None) -> Iterator[Path]:
-    """The folder, or one that goes when the work is done."""
-    if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        yield Path(folder)
-    else:
-        with tempfile.TemporaryDirectory(prefix="pockengine-") as made:
-            yield Path(made)

@@ -1,6 +1,7 @@
-"""A process that runs trials: `python -m pockengine.analysis.worker FOLDER`.
+"""A process that runs trials: `python -m pockengine.analysis.worker FOLDER FEATURES`.
 
-The folder holds the samples, the splits and the programs. Each line of the standard input is a
+The folder holds the samples, the splits and the programs; FEATURES is how many bytes of frozen
+prefixes' features are kept, for all programs together. Each line of the standard input is a
 trial as JSON, each line of the standard output its result. Nothing is unpickled, and the caller's
 script is not imported again, as it would be by a process pool.
 """
@@ -23,14 +24,12 @@ from pockengine.runtime.features import FeatureCache
 from pockengine.runtime.session import Session
 from pockengine.runtime.trainer import Trainer
 
-FEATURES_LIMIT = "1GB"
-
 
 class Worker:
     """Runs trials in the folder of an analysis. Sessions stay open from trial to trial."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, features: int) -> None:
+        self._folder, self.features = folder, FeatureCache(features)
         self._samples: ArrayDataset = read_samples(folder / "samples")
         self._session = functools.cache(self._opened)
 
@@ -60,8 +59,7 @@ class Worker:
 
     def _opened(self, name: str) -> Session:
         program = load_program(self._folder / "programs" / f"{name}.pock")
-        cache = FeatureCache(FEATURES_LIMIT) if program.signature.prefix else None
-        return Session(program, cache=cache)
+        return Session(program, cache=self.features if program.signature.prefix else None)
 
     def _split(self, seed: int) -> tuple[Dataset, Dataset]:
         with np.load(self._folder / "splits" / f"{seed}.npz") as file:
@@ -81,9 +79,8 @@ def _masks(session: Session, gates: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def serve(folder: Path, source: TextIO, answers: TextIO) -> None:
+def serve(worker: Worker, source: TextIO, answers: TextIO) -> None:
     """Answers trials until there are no more."""
-    worker = Worker(folder)
     for line in source:
         try:
             answer = worker.run(json.loads(line))
@@ -96,4 +93,4 @@ def serve(folder: Path, source: TextIO, answers: TextIO) -> None:
 if __name__ == "__main__":
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # whatever else is printed goes to the standard error
-        serve(Path(sys.argv[1]), sys.stdin, answers)
+        serve(Worker(Path(sys.argv[1]), int(sys.argv[2])), sys.stdin, answers)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pockengine.data.splits import as_classes, split_indices
+from pockengine.data.splits import as_classes, group_numbers, split_indices
 from pockengine.errors import InputError
 
 Array = NDArray[Any]
@@ -36,6 +36,7 @@ class Dataset(ABC):
 
     labels: Array | None = None
     classes: tuple[str, ...] = ()
+    groups: Array | None = None  # int64 (n,), where samples go together; see `grouped`
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -64,17 +65,21 @@ class Dataset(ABC):
         """The samples with these indices, in this order. Nothing is loaded or copied."""
         return Subset(self, checked_indices(indices, len(self)))
 
-    def split(
-        self, share: float, seed: int = 0, groups: Sequence[Any] | Array | None = None
-    ) -> tuple["Dataset", "Dataset"]:
+    def grouped(self, groups: Sequence[Any] | Array) -> "Dataset":
+        """The same samples, which know what they go with: no split divides a group.
+
+        `groups` names the group of each sample (its document, person, ...), by integers or texts.
+        """
+        return Grouped(self, group_numbers(groups, len(self)))
+
+    def split(self, share: float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
         """(rest, part), where `part` has about `share` of the samples; the same for the same seed.
 
-        Both sides have every class, in about the same proportions. `groups` names the group of each
-        sample (its document, person, ...), of which none is on both sides. Raises InputError where
-        there are too few samples for that.
+        Both sides have every class, in about the same proportions, and no group is on both. Raises
+        InputError where there are too few samples for that.
         """
         numbers = as_classes(self.labels, len(self))
-        rest, part = split_indices(numbers, self.classes, share, seed, groups)
+        rest, part = split_indices(numbers, self.classes, share, seed, self.groups)
         return self.subset(rest), self.subset(part)
 
 
@@ -84,6 +89,7 @@ class Subset(Dataset):
     def __init__(self, whole: Dataset, indices: Array) -> None:
         self._whole, self._indices = whole, indices
         self.labels = None if whole.labels is None else whole.labels[indices]
+        self.groups = None if whole.groups is None else whole.groups[indices]
         self.classes = whole.classes
 
     def __len__(self) -> int:
@@ -97,6 +103,17 @@ class Subset(Dataset):
 
     def fingerprint(self) -> str:
         return digest(self._whole.fingerprint(), self._indices)
+
+
+class Grouped(Subset):
+    """All samples of another data set, in groups."""
+
+    def __init__(self, whole: Dataset, groups: Array) -> None:
+        super().__init__(whole, np.arange(len(whole)))
+        self.groups: Array = groups
+
+    def fingerprint(self) -> str:
+        return digest(super().fingerprint(), self.groups)
 
 
 def checked_indices(indices: Indices, count: int) -> Array:

@@ -18,7 +18,8 @@ def split_indices(
     seed: int,
     groups: Sequence[Any] | Array | None = None,
 ) -> tuple[Array, Array]:
-    """Indices (of the rest, of the part), both rising. `labels` are class numbers (n,).
+    """Indices (of the rest, of the part), both rising. `labels` are class numbers (n,), `groups`
+    the integers or texts of what must stay together.
 
     Raises InputError where a side would lack a class, and for a share that is not within 0 to 1.
     """
@@ -30,7 +31,7 @@ def split_indices(
     if groups is None:
         inside = _single_samples(labels, classes, share, rng)
     else:
-        inside = _whole_groups(labels, classes, share, rng, _group_numbers(groups, len(labels)))
+        inside = _whole_groups(labels, classes, share, rng, group_numbers(groups, len(labels)))
     return np.flatnonzero(~inside), np.flatnonzero(inside)
 
 
@@ -69,7 +70,7 @@ def _bounded(share: float, total: Array) -> Array:
     return bounded
 
 
-def _group_numbers(groups: Sequence[Any] | Array, count: int) -> Array:
+def group_numbers(groups: Sequence[Any] | Array, count: int) -> Array:
     """int64 (n,). Raises InputError for groups that are neither numbers nor texts, one each."""
     array = np.asarray(groups)
     if array.shape != (count,) or array.dtype.kind not in "iuU":
