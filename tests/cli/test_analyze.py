@@ -271,6 +271,7 @@ def test_data_that_do_not_fit(data: Path, tmp_path: Path) -> None:
     assert f"{names} has the classes 'a', 'b', 'c'" in told
 
 
+@pytest.mark.filterwarnings("ignore:training the biases of the last 2, 5 blocks diverges")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
