@@ -15,8 +15,8 @@ from torch import nn
 import pockengine as pe
 from pockengine.analysis.check import Check
 from pockengine.analysis.estimate import estimate
-from pockengine.analysis.plots import bars, contributions, costs, pareto
-from pockengine.analysis.report import SearchReport, presets_beside, write_report
+from pockengine.analysis.plots import CHOSEN, bars, contributions, costs, pareto
+from pockengine.analysis.report import SearchReport, memory, presets_beside, write_report
 from pockengine.analysis.result import Contribution, Start
 from pockengine.analysis.search import RatedScheme
 from pockengine.analysis.searcher import Searcher
@@ -134,6 +134,53 @@ def test_the_page_of_a_search(analysis: pe.Analysis, searcher: Searcher, tmp_pat
     assert path.read_text() == text  # the same page, byte for byte
 
 
+def test_a_start_without_biases_is_the_head_alone(
+    analysis: pe.Analysis, searcher: Searcher, tmp_path: Path
+) -> None:
+    found = searcher.find()
+    search = SearchReport(found, searcher.space, searcher.job)
+    path = tmp_path / "page.html"
+    write_report(path, replace(analysis, last=0), search)
+    text = path.read_text()
+    assert "<td>the head alone (chosen)</td>" in text and "last 0" not in text
+    assert "<td>the head and the biases of the last 8 blocks</td>" in text
+    assert [str(Start(last, ())) for last in (0, 1)] == [
+        "the head alone",
+        "the head and the biases of the last block",
+    ]
+    write_report(path, analysis, search)
+    assert "<td>the head and the biases of the last 8 blocks (chosen)</td>" in path.read_text()
+
+
+def test_both_timelines_have_one_scale(searcher: Searcher) -> None:
+    """Their axes are the same, and the areas of the scheme do not reach the top."""
+    head = replace(searcher.find(), shares=searcher.space.head.shares)
+    pictures = memory(SearchReport(head, searcher.space, searcher.job))
+    ticks = [re.findall(r">([\d.]+ [kM]B)<", picture) for picture in pictures.values()]
+    assert ticks[0] == ticks[1] and len(ticks[0]) > 3
+    tops = [
+        min(float(y) for y in re.findall(r"[\d.]+,([\d.]+)[ \"]", "".join(areas)))
+        for picture in pictures.values()
+        if (areas := re.findall(r"<polygon[^>]*>", picture))
+    ]
+    assert tops[0] == 0.0 and tops[1] > 50
+
+
+def test_measurements_that_cannot_be_told_apart_are_said_to_be(
+    analysis: pe.Analysis, tmp_path: Path
+) -> None:
+    noisy = replace(analysis, spread=Spread(5.0, 9))
+    (same,) = set(noisy.gains.values())
+    said = "The measurements cannot be told apart: they differ by no more than their noise"
+    assert noisy.caveat.startswith(said) and f"{same:+.4f}" in noisy.caveat
+    write_report(tmp_path / "noisy.html", noisy)
+    assert said in " ".join((tmp_path / "noisy.html").read_text().split())
+    clear = replace(analysis, spread=Spread(1e-4, 9))
+    assert clear.caveat == ""
+    write_report(tmp_path / "page.html", clear)
+    assert "told apart" not in (tmp_path / "page.html").read_text()
+
+
 def test_presets_are_those_that_find_weights(analysis: pe.Analysis, searcher: Searcher) -> None:
     beside = presets_beside(analysis, searcher)
     assert {"inverted_bottleneck", "bottleneck"} <= set(beside)
@@ -168,7 +215,7 @@ def test_figures_are_well_formed(analysis: pe.Analysis, searcher: Searcher) -> N
         contributions(analysis),
         contributions(replace(analysis, spread=Spread(float("inf"), 0))),
         costs(searcher.space),
-        pareto([point], {ODD: point, "chosen": point}),
+        pareto([point], {ODD: point, CHOSEN: point}),
         bars({ODD: 0.5, "b": 0.25}, "accuracy"),
     ]
     for figure in figures:

@@ -12,7 +12,7 @@ from pockengine.analysis.climb import within
 from pockengine.analysis.cost import Cost
 from pockengine.analysis.evolution import evolve
 from pockengine.analysis.exact import Limits, gain, optimum
-from pockengine.analysis.search import find, front
+from pockengine.analysis.search import RatedScheme, find, front, unbeaten
 from pockengine.analysis.space import Need, Option, Reach, Space, extra_memory, whole_program
 from pockengine.errors import MemoryBudgetError
 from pockengine.scheme import UpdateScheme
@@ -157,6 +157,15 @@ def test_an_impossible_budget_is_refused_with_the_least_that_would_do() -> None:
     with pytest.raises(MemoryBudgetError, match=r"step of 0.5 ms.* takes 1 ms, the least"):
         find(space, ask, seconds=5e-4)
     assert find(space, ask, memory=1000).cost.memory_bytes <= 1000
+
+
+def test_of_equals_one_is_left_and_what_is_beaten_goes() -> None:
+    def rated(gain: float, nbytes: int, seconds: float) -> RatedScheme:
+        return RatedScheme(HEAD, gain, Cost(nbytes, 0, seconds, nbytes))
+
+    good, small, quick = rated(0.3, 200, 2.0), rated(0.1, 100, 2.0), rated(0.1, 200, 1.0)
+    given = [quick, rated(0.1, 150, 2.0), good, small, rated(0.3, 200, 2.0), rated(0.2, 300, 2.0)]
+    assert unbeaten(random_space(0), given) == (small, quick, good)
 
 
 def test_no_point_of_the_front_is_beaten() -> None:

@@ -1,7 +1,9 @@
 """The figures and pictures of a plan."""
 
 import json
+import re
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from schedules import cnn, random_schedule
 
 from pockengine.errors import GraphError
 from pockengine.passes.reorder import reorder
-from pockengine.plan.planner import KINDS, Plan, plan
+from pockengine.plan.picture import HEIGHT, most_alive, timeline_svg
+from pockengine.plan.planner import Plan, plan
 from pockengine.plan.report import (
     extra_training_bytes,
     layer_table,
@@ -19,7 +22,6 @@ from pockengine.plan.report import (
     peak_by_kind,
     table,
     timeline,
-    timeline_svg,
     timeline_text,
     to_json,
     training_bytes,
@@ -94,12 +96,47 @@ def test_the_picture_has_a_column_for_a_few_steps_and_a_legend() -> None:
     assert "MB |" in lines[0] and "steps of 'train'" in lines[-2]
 
 
-def test_the_svg_is_well_formed() -> None:
-    from xml.etree import ElementTree
+def drawn(planned: Plan, top: int | None = None) -> ElementTree.Element:
+    return ElementTree.fromstring(timeline_svg(planned, "train", top))
 
-    root = ElementTree.fromstring(timeline_svg(program(), "train"))
-    assert len(root.findall("{*}polygon")) == len(KINDS)
-    assert any("saved activations, up to" in (t.text or "") for t in root.findall("{*}text"))
+
+def words_of(picture: ElementTree.Element) -> list[str]:
+    return [text.text or "" for text in picture.findall("{*}text")]
+
+
+def ticks_of(picture: ElementTree.Element) -> list[str]:
+    return [word for word in words_of(picture) if re.fullmatch(r"[\d.]+ MB", word)]
+
+
+def test_the_picture_has_axes_with_units_and_a_legend_that_fits() -> None:
+    planned = program()
+    picture, used = drawn(planned), peak_by_kind(planned, "train")
+    words = words_of(picture)
+    labelled = [w for w in words if ", up to " in w]
+    assert len(picture.findall("{*}polygon")) == len(labelled) >= sum(map(bool, used.values()))
+    assert any(w.startswith("saved activations, up to ") for w in labelled)
+    ticks = ticks_of(picture)
+    assert ticks[0] == "0 MB" and 5 <= len(ticks) <= 11
+    assert f"the {len(planned.entries['train'].schedule.steps)} steps of 'train'" in words
+    left, _, width, _ = map(float, picture.attrib["viewBox"].split())
+    for text in picture.findall("{*}text"):  # 12 px letters are at most 7 px wide on average
+        if text.attrib["text-anchor"] == "start":
+            assert float(text.attrib["x"]) + 7 * len(text.text or "") < left + width
+
+
+def highest(picture: ElementTree.Element) -> float:
+    """How high its areas reach, of the height of the picture."""
+    points = (p for area in picture.findall("{*}polygon") for p in area.attrib["points"].split())
+    return 1 - min(float(point.split(",")[1]) for point in points) / HEIGHT
+
+
+def test_pictures_share_a_scale_where_they_are_given_one() -> None:
+    full, sparse = program(train=8), program(train=2)
+    top = most_alive(full, "train")
+    assert highest(drawn(full)) == highest(drawn(sparse)) == 1.0
+    share = most_alive(sparse, "train") / top
+    assert highest(drawn(sparse, top)) == pytest.approx(share, abs=1e-3) and share < 0.9
+    assert ticks_of(drawn(sparse, top)) == ticks_of(drawn(full))
 
 
 def test_layers_sum_up_what_they_compute() -> None:

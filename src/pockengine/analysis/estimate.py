@@ -5,28 +5,20 @@ Gains are relative to the largest: they rank what may be trained, and predict no
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pockengine import structure
-from pockengine.analysis.candidates import (
-    RATIOS,
-    Candidate,
-    Pair,
-    bias_steps,
-    candidates,
-    start_scheme,
-)
+from pockengine.analysis.candidates import RATIOS, Candidate, bias_steps, candidates, start_scheme
 from pockengine.analysis.proxies import (
     BATCHES,
-    OF_CHANNELS,
+    FROM_WEIGHTS,
     PROXIES,
     Gradients,
+    Scorer,
     gradients,
-    weight_snr,
 )
 from pockengine.analysis.result import Analysis, Contribution, Start, settings_of
 from pockengine.analysis.splits import Sizes
@@ -38,10 +30,6 @@ from pockengine.errors import AnalysisError, InputError
 from pockengine.ir.graph import Graph
 from pockengine.job import Job
 from pockengine.optim import Optimizer
-from pockengine.runtime.program import Array
-from pockengine.scheme import UpdateScheme
-
-FROM_WEIGHTS = ("weight_norm", "weight_snr")  # alone
 
 
 def estimate(
@@ -75,7 +63,7 @@ def estimate(
         biases = (Candidate(name, 0, (1.0,)) for name in _biases(graph, steps[-1]))
         both = [*found, *biases]
         known = gradients(graph, source, both, loss=loss, batch=batch, batches=batches, seed=seed)
-    scorer = _Scorer(graph, proxy, known)
+    scorer = Scorer(graph, proxy, known)
     by_pair = scorer.all(found)
     by_step = {last: sum(map(scorer.whole, _biases(graph, last))) for last in steps}
     unit = _largest(proxy, [*by_pair.values(), *by_step.values()])
@@ -105,43 +93,3 @@ def _biases(graph: Graph, last: int) -> Sequence[str]:
     """The biases of the last blocks that are not of the head."""
     head = start_scheme(graph, 0).shares
     return [name for name in start_scheme(graph, last).shares if name not in head]
-
-
-class _Scorer:
-    """Scores of one proxy."""
-
-    def __init__(self, graph: Graph, proxy: str, known: Gradients) -> None:
-        self._graph, self._proxy, self._known = graph, proxy, known
-        self._uses = structure.uses(graph)
-
-    def all(self, found: Sequence[Candidate]) -> Mapping[Pair, float]:
-        """Of every candidate at every ratio."""
-        scores: dict[Pair, float] = {(c.name, 1.0): self.whole(c.name) for c in found}
-        for ratio in sorted({r for c in found for r in c.ratios if r < 1.0}):
-            names = [c.name for c in found if ratio in c.ratios]
-            resolved = UpdateScheme(dict.fromkeys(names, ratio)).resolve(self._graph)
-            for name, channels in resolved.items():
-                if channels is not None:
-                    part = (channels.indices, channels.axis)
-                    scores[name, ratio] = self._part(name, *part, scores[name, 1.0])
-        return scores
-
-    def whole(self, name: str) -> float:
-        """Of a whole tensor; a bias has no singular values, and counts as nothing by them."""
-        if self._proxy in OF_CHANNELS:
-            return OF_CHANNELS[self._proxy](*self._evidence(name))
-        weight = np.asarray(self._graph.data[name], np.float64)
-        return weight_snr(weight, self._uses[name].axis) if weight.ndim > 1 else 0.0
-
-    def _part(self, name: str, indices: Sequence[int], axis: int, whole: float) -> float:
-        """Of some channels; by singular values, in proportion to their number."""
-        if self._proxy in OF_CHANNELS:
-            arrays = (np.take(array, indices, axis) for array in self._evidence(name))
-            return OF_CHANNELS[self._proxy](*arrays)
-        return whole * len(indices) / self._graph.params[name].shape[axis]
-
-    def _evidence(self, name: str) -> tuple[Array, Array, Array]:
-        weight = np.asarray(self._graph.data[name], np.float64)
-        if self._proxy in FROM_WEIGHTS:  # whose gradients nobody has computed
-            return weight, np.zeros(weight.shape), np.zeros(weight.shape)
-        return weight, *self._known.means(name)

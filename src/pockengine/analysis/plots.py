@@ -1,6 +1,7 @@
 """The figures of a report, each as an SVG element. Colours differ in lightness too."""
 
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 
 SHADES = ("#b7d3ea", "#7aaed6", "#3b7fb5", "#164f7c")  # of ratios, the whole tensor darkest
-CHOSEN, BESIDE = "#d1495b", "#4e5d6c"
+RED, BESIDE = "#d1495b", "#4e5d6c"
+MARKERS = "sD^vPXdp<>"  # of schemes beside the front
+CHOSEN = "chosen"
 ROW = 0.24  # inches that a tensor takes
 METADATA = ("Creator", "Date", "Format", "Type")  # that are left out
 
@@ -24,7 +27,7 @@ METADATA = ("Creator", "Date", "Format", "Type")  # that are left out
 def contributions(analysis: Analysis) -> str:
     """Mean and interval of each tensor and ratio; deeper layers below."""
     names = list(dict.fromkeys(c.name for c in analysis.contributions))
-    figure = _new(figsize=(9, 1.2 + ROW * len(names)))
+    figure = _new(figsize=(9, 1.5 + ROW * len(names)))
     axes = figure.subplots()
     ratios = sorted(analysis.settings.ratios)
     for c in analysis.contributions:
@@ -60,21 +63,28 @@ def costs(space: Space) -> str:
 
 
 def pareto(front: Sequence[RatedScheme], marked: Mapping[str, RatedScheme]) -> str:
-    """Predicted gain over memory; what is marked by name beside the front."""
+    """Predicted gain over memory, and the most in so much memory; what is marked by name, CHOSEN
+    in a colour of its own, beside the front.
+    """
     figure = _new(figsize=(7, 4))
     axes = figure.subplots()
     ordered = sorted(front, key=lambda p: p.cost.memory_bytes)
     memory = [p.cost.memory_bytes / 1e6 for p in ordered]
-    axes.step(memory, [p.gain for p in ordered], where="post", color=SHADES[2], lw=1)
+    best = itertools.accumulate((p.gain for p in ordered), max)
+    axes.step(memory, [*best], where="post", color=SHADES[2], lw=1)
     times = [1e3 * p.cost.step_seconds for p in ordered]
     colours = {"c": times, "cmap": "viridis"} if any(times) else {"color": SHADES[3]}
     shown = axes.scatter(memory, [p.gain for p in ordered], zorder=3, **colours)
     if any(times):
         figure.colorbar(shown, label="ms of a step")
-    for name, point in marked.items():
+    handles = {}
+    for (name, point), shape in zip(marked.items(), itertools.cycle(MARKERS)):
         x, y = point.cost.memory_bytes / 1e6, point.gain
-        axes.plot(x, y, "*" if name == "chosen" else "s", color=CHOSEN, zorder=4)
-        axes.annotate(_plain(name), (x, y), xytext=(5, 4), textcoords="offset points")
+        look: Any = {"marker": shape, "color": BESIDE, "markersize": 6}
+        if name == CHOSEN:
+            look = {"marker": "*", "color": RED, "markersize": 12}
+        handles[_plain(name)] = axes.plot(x, y, linestyle="none", zorder=4, **look)[0]
+    _legend(figure, handles)
     axes.set_xlabel("memory of the program, MB")
     axes.set_ylabel("predicted gain over the head alone")
     return _svg(figure)
@@ -87,6 +97,7 @@ def bars(values: Mapping[str, float], label: str) -> str:
     axes.barh(range(len(values)), list(values.values()), color=SHADES[2])
     for y, value in enumerate(values.values()):
         axes.annotate(f" {value:.4g}", (value, y), va="center")
+    axes.margins(x=0.15)  # for the last digits
     axes.set_xlabel(label)
     return _named_rows(figure, axes, list(values))
 
@@ -101,10 +112,16 @@ def _named_rows(figure: "Figure", axes: "Axes", names: Sequence[str]) -> str:
     axes.set_yticks(range(len(names)), [*map(_plain, names)], fontsize=7)
     axes.invert_yaxis()
     handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    if unique:
-        axes.legend(unique.values(), unique.keys(), fontsize=7)
+    unique = dict(sorted(zip(labels, handles, strict=True), key=lambda pair: pair[0]))
+    _legend(figure, unique)
     return _svg(figure)
+
+
+def _legend(figure: "Figure", handles: Mapping[str, Any]) -> None:
+    """Above the axes, where nothing is drawn."""
+    if handles:
+        place: Any = {"loc": "outside upper center", "ncols": 4, "fontsize": 7}
+        figure.legend([*handles.values()], [*handles], **place)
 
 
 def _plain(name: str) -> str:

@@ -11,14 +11,14 @@ None trains anything. `agreement` says how well each ranks the tensors of a meas
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pockengine import structure
-from pockengine.analysis.candidates import Candidate
+from pockengine.analysis.candidates import Candidate, Pair
 from pockengine.analysis.result import Analysis
 from pockengine.autodiff.objective import Loss
 from pockengine.compiler import compile
@@ -38,6 +38,7 @@ OF_CHANNELS: Mapping[str, Callable[[Array, Array, Array], float]] = {
     "fisher": lambda weight, gradient, squares: float(squares.sum()),
 }
 PROXIES = (*OF_CHANNELS, "weight_snr")
+FROM_WEIGHTS = ("weight_norm", "weight_snr")  # alone
 BATCHES = 8
 RATE = 1024.0  # so large that small gradients are not lost beside the weights they are added to
 
@@ -103,14 +104,50 @@ def _steps(
 def scores(
     graph: Graph, found: Iterable[Candidate], known: Gradients
 ) -> dict[str, dict[str, float]]:
-    """The score of each candidate by each proxy; the larger, the more training it may bring."""
-    uses = structure.uses(graph)
-    weights = {c.name: np.asarray(graph.data[c.name], np.float64) for c in found}
-    by_proxy = {
-        proxy: {name: score(weight, *known.means(name)) for name, weight in weights.items()}
-        for proxy, score in OF_CHANNELS.items()
-    }
-    return by_proxy | {"weight_snr": {n: weight_snr(w, uses[n].axis) for n, w in weights.items()}}
+    """The score of each candidate, trained whole, by each proxy."""
+    names = [c.name for c in found]
+    scorers = {proxy: Scorer(graph, proxy, known) for proxy in PROXIES}
+    return {proxy: {n: scorer.whole(n) for n in names} for proxy, scorer in scorers.items()}
+
+
+class Scorer:
+    """Scores by one proxy; the larger, the more training may bring."""
+
+    def __init__(self, graph: Graph, proxy: str, known: Gradients) -> None:
+        self._graph, self._proxy, self._known = graph, proxy, known
+        self._uses = structure.uses(graph)
+
+    def all(self, found: Sequence[Candidate]) -> Mapping[Pair, float]:
+        """Of every candidate at every ratio."""
+        scores: dict[Pair, float] = {(c.name, 1.0): self.whole(c.name) for c in found}
+        for ratio in sorted({r for c in found for r in c.ratios if r < 1.0}):
+            names = [c.name for c in found if ratio in c.ratios]
+            resolved = UpdateScheme(dict.fromkeys(names, ratio)).resolve(self._graph)
+            for name, channels in resolved.items():
+                if channels is not None:
+                    part = (channels.indices, channels.axis)
+                    scores[name, ratio] = self._part(name, *part, scores[name, 1.0])
+        return scores
+
+    def whole(self, name: str) -> float:
+        """Of a whole tensor; a bias has no singular values, and counts as nothing by them."""
+        if self._proxy in OF_CHANNELS:
+            return OF_CHANNELS[self._proxy](*self._evidence(name))
+        weight = np.asarray(self._graph.data[name], np.float64)
+        return weight_snr(weight, self._uses[name].axis) if weight.ndim > 1 else 0.0
+
+    def _part(self, name: str, indices: Sequence[int], axis: int, whole: float) -> float:
+        """Of some channels; by singular values, in proportion to their number."""
+        if self._proxy in OF_CHANNELS:
+            arrays = (np.take(array, indices, axis) for array in self._evidence(name))
+            return OF_CHANNELS[self._proxy](*arrays)
+        return whole * len(indices) / self._graph.params[name].shape[axis]
+
+    def _evidence(self, name: str) -> tuple[Array, Array, Array]:
+        weight = np.asarray(self._graph.data[name], np.float64)
+        if self._proxy in FROM_WEIGHTS:  # whose gradients nobody has computed
+            return weight, np.zeros(weight.shape), np.zeros(weight.shape)
+        return weight, *self._known.means(name)
 
 
 def weight_snr(weight: Array, axis: int | None) -> float:

@@ -19,7 +19,7 @@ from pockengine.errors import SchemeError
 from pockengine.extras import require
 from pockengine.files import write_atomically
 from pockengine.job import Job
-from pockengine.plan.report import timeline_svg
+from pockengine.plan.picture import most_alive, timeline_svg
 from pockengine.scheme import PRESETS, UpdateScheme
 
 
@@ -52,7 +52,8 @@ def write_report(path: str | Path, analysis: Analysis, search: SearchReport | No
         "settings": analysis.settings,
         "minutes": analysis.seconds / 60,
         "starts": analysis.starts,
-        "last": analysis.last,
+        "start": analysis.start,
+        "caveat": analysis.caveat,
         "confidence": CONFIDENCE,
         "contributions": _safe(plots.contributions(analysis)),
         "found": None,
@@ -76,12 +77,9 @@ def _searched(analysis: Analysis, search: SearchReport) -> dict[str, object]:
         "found": found,
         "costs": _safe(plots.costs(search.space)),
         "trainable": found.describe(search.job.graph),
-        "pareto": _safe(plots.pareto(found.front, {**search.beside, "chosen": chosen})),
+        "pareto": _safe(plots.pareto(found.front, {**search.beside, plots.CHOSEN: chosen})),
         "accuracy": _safe(_accuracy(analysis, search)),
-        "memory": {
-            "everything trained": _safe(_timeline(search.job, UpdateScheme.full(search.job.graph))),
-            "the chosen scheme": _safe(_timeline(search.job, found)),
-        },
+        "memory": memory(search),
     }
 
 
@@ -92,13 +90,17 @@ def _safe(svg: str) -> Any:
 
 def _accuracy(analysis: Analysis, search: SearchReport) -> str:
     head = analysis.starts[0].mean
-    best = next(start for start in analysis.starts if start.last == analysis.last)
-    values = {"the head alone": head, f"with biases of the last {best.last}": best.mean}
+    values = {str(start): start.mean for start in (analysis.starts[0], analysis.start)}
     values["the chosen scheme, predicted"] = head + search.found.gain
     if search.check is not None:
         values["the chosen scheme, measured"] = head + search.check.measured.mean
     return plots.bars(values, analysis.settings.metric)
 
 
-def _timeline(job: Job, scheme: UpdateScheme) -> str:
-    return timeline_svg(plan_job(job.with_scheme(scheme)).plan, "train")
+def memory(search: SearchReport) -> dict[str, Any]:
+    """Timelines of everything trained and of the chosen scheme, with one scale."""
+    schemes = {"everything trained": UpdateScheme.full(search.job.graph)}
+    schemes["the chosen scheme"] = search.found
+    plans = {name: plan_job(search.job.with_scheme(s)).plan for name, s in schemes.items()}
+    top = max(most_alive(plan, "train") for plan in plans.values())
+    return {name: _safe(timeline_svg(plan, "train", top)) for name, plan in plans.items()}

@@ -145,6 +145,13 @@ class Start:
     def mean(self) -> float:
         return float(np.mean(self.scores))
 
+    def __str__(self) -> str:
+        """What is trained, in words."""
+        if not self.last:
+            return "the head alone"
+        blocks = "block" if self.last == 1 else f"{self.last} blocks"
+        return f"the head and the biases of the last {blocks}"
+
 
 @dataclass(frozen=True)
 class Contribution:
@@ -184,6 +191,25 @@ class Analysis:
     def bias_gains(self) -> dict[int, float]:
         """What the biases of the last blocks add to training the head alone."""
         return {start.last: start.mean - self.starts[0].mean for start in self.starts}
+
+    @property
+    def start(self) -> Start:
+        """The common start that contributions are measured beside."""
+        return next(start for start in self.starts if start.last == self.last)
+
+    @property
+    def caveat(self) -> str:
+        """In words, where all gains are the same because the measurements do not differ by more
+        than their noise; else nothing.
+        """
+        gains = set(self.gains.values())
+        if len(self.contributions) < 2 or len(gains) > 1:
+            return ""
+        return (
+            "The measurements cannot be told apart: they differ by no more than their noise, so "
+            f"each tensor is believed to bring the mean of all, {gains.pop():+.4f}. More "
+            "validation samples, or an analysis that is not fast, may tell them apart."
+        )
 
     def predict(self, scheme: UpdateScheme) -> float:
         """What a scheme adds to training the head alone, by the additive model.

@@ -8,6 +8,7 @@ a prediction; `check` (check.py) trains the scheme for real.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from pockengine.analysis.climb import Planned, climb, key
@@ -141,8 +142,17 @@ def front(space: Space, ask: Ask) -> tuple[RatedScheme, ...]:
         RatedScheme(scheme, gain(chosen), cost)
         for scheme, chosen, cost in zip(schemes, choices.values(), ask(schemes), strict=True)
     ]
-    kept = [p for p in points if not any(_beats(other, p) for other in points)]
-    return tuple(sorted(kept, key=lambda p: p.cost.memory_bytes))
+    return unbeaten(space, points)
+
+
+def unbeaten(space: Space, rated: Sequence[RatedScheme]) -> tuple[RatedScheme, ...]:
+    """Those that no other one beats in gain, memory and time together, by memory."""
+    by_figures: dict[tuple[float, ...], RatedScheme] = {}
+    for scheme in rated:
+        need = space.measure(scheme.cost)
+        by_figures.setdefault((need.nbytes, need.seconds, -scheme.gain), scheme)
+    kept = [own for own in by_figures if not any(_beats(other, own) for other in by_figures)]
+    return tuple(by_figures[own] for own in sorted(kept))
 
 
 def least(space: Space) -> Choice:
@@ -157,15 +167,9 @@ def _extremes(space: Space) -> tuple[Choice, Choice]:
     return least(space), (deepest, *largest)
 
 
-def _beats(a: RatedScheme, b: RatedScheme) -> bool:
-    """Whether `a` is nowhere worse than `b`, and somewhere better."""
-
-    def figures(p: RatedScheme) -> tuple[float, float, float]:
-        return -p.gain, p.cost.memory_bytes, p.cost.step_seconds
-
-    return figures(a) != figures(b) and all(
-        x <= y for x, y in zip(figures(a), figures(b), strict=True)
-    )
+def _beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Whether no figure of `a` is larger than that of `b`, and one is smaller."""
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
 
 def _check_possible(space: Space, ask: Ask, memory: int | None, seconds: float | None) -> None:

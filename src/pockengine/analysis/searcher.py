@@ -7,12 +7,13 @@ from functools import cached_property
 
 from pockengine.analysis.candidates import Pair
 from pockengine.analysis.cost import CostOracle
-from pockengine.analysis.search import FoundScheme, RatedScheme, find, front
+from pockengine.analysis.search import FoundScheme, RatedScheme, find, front, unbeaten
 from pockengine.analysis.space import make_space
 from pockengine.analysis.timing import Calibration
 from pockengine.errors import InputError
 from pockengine.files import parse_bytes
 from pockengine.job import Job
+from pockengine.scheme import UpdateScheme
 
 
 class Searcher:
@@ -47,9 +48,10 @@ class Searcher:
                 raise InputError(f"a budget is a finite number above 0, got {given}")
         seconds = None if step_ms is None else 1e-3 * step_ms
         found = find(self.space, self.oracle.many, budget, seconds)
-        return replace(found, front=self.front)
+        own = RatedScheme(UpdateScheme(found.shares), found.gain, found.cost)
+        return replace(found, front=unbeaten(self.space, [*self.front, own]))
 
     @cached_property
     def front(self) -> tuple[RatedScheme, ...]:
-        """The same for every budget."""
+        """Schemes for budgets from the least to the most; what a search finds is added to them."""
         return front(self.space, self.oracle.many)

@@ -149,7 +149,8 @@ def _drafts(
     for (name, ratio), gain in gains.items():
         if gain > 0:
             scheme = UpdateScheme({name: ratio})
-            option = Option(f"{ratio:g} of {name}", scheme, number[name], gain)
+            part = "all" if ratio == 1 else f"{ratio:g}"
+            option = Option(f"{part} of {name}", scheme, number[name], gain)
             tensors.setdefault(name, []).append(option)
     return [first, *tensors.values()]
 

@@ -11,6 +11,7 @@ from pockengine.cli.options import Config, JobOptions, Json, with_options
 from pockengine.compiler import Planned, plan_job
 from pockengine.errors import InputError
 from pockengine.plan import report
+from pockengine.plan.picture import timeline_svg
 from pockengine.runtime.program import FEATURES
 
 
@@ -60,7 +61,7 @@ def _calls(planned: Planned, entry: str) -> dict[str, int]:
 def _draw(planned: Planned, path: Path) -> None:
     if path.suffix != ".svg":
         raise InputError(f"the picture is drawn as .svg, got {path}.")
-    path.write_text(report.timeline_svg(planned.plan, "train"))
+    path.write_text(timeline_svg(planned.plan, "train"))
 
 
 def _facts(planned: Planned) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a plan costs, as data and as text: categories, timeline, layers.
 
-`pockengine plan` prints `table`, `timeline_text` and `layer_table`; `timeline_svg` is the same
-picture for a browser. `to_json` is the table of offsets that goes into an artifact.
+`pockengine plan` prints `table`, `timeline_text` and `layer_table`; picture.py draws the
+timeline for a browser. `to_json` is the table of offsets that goes into an artifact.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,17 +37,6 @@ SHADES: dict[Kind, str] = {
     "saved": "S",
     "transient": "·",
     "scratch": "w",
-}
-COLOURS: dict[Kind, str] = {
-    "frozen": "#4e5d6c",
-    "trained": "#2f6fab",
-    "state": "#7aa6d6",
-    "feature": "#5f9ea0",
-    "input": "#9a8c98",
-    "output": "#c9ada7",
-    "saved": "#d1495b",
-    "transient": "#edae49",
-    "scratch": "#66a182",
 }
 
 
@@ -153,7 +142,7 @@ def timeline_text(plan: Plan, entry: str, width: int = 72, height: int = 14) -> 
     stacks = [_stack(column, top, height) for column in columns]
     lines = []
     for row in reversed(range(height)):
-        label = f"{top * (row + 1) / height / 2**20:9.2f} MB "
+        label = f"{top * (row + 1) / height / 1e6:9.2f} MB "
         lines.append(label + "|" + "".join(stack[row] for stack in stacks))
     used = [k for k in KINDS if any(c[k] for c in columns)]
     legend = "   ".join(f"{SHADES[kind]} {LABELS[kind]}" for kind in used)
@@ -176,36 +165,6 @@ def _stack(sizes: Mapping[Kind, int], top: int, height: int) -> str:
         total += sizes[kind]
         stack += SHADES[kind] * (round(total / top * height) - len(stack))
     return stack.ljust(height)
-
-
-def timeline_svg(plan: Plan, entry: str, width: int = 900, height: int = 360) -> str:
-    """The timeline as an SVG document: one area a kind, stacked."""
-    live = timeline(plan, entry)
-    top = max((sum(sizes.values()) for sizes in live), default=0) or 1
-    base = [0] * len(live)
-    shapes = []
-    for row, kind in enumerate(KINDS):
-        above = [b + sizes[kind] for b, sizes in zip(base, live, strict=True)]
-        points = [*_points(above, top, width, height), *reversed(_points(base, top, width, height))]
-        colour, y = COLOURS[kind], 16 * row + 14
-        label = f"{LABELS[kind]}, up to {max((s[kind] for s in live), default=0):,} bytes"
-        shapes.append(f'<polygon fill="{colour}" points="{" ".join(points)}"/>')
-        shapes.append(
-            f'<rect x="{width + 8}" y="{y - 10}" width="10" height="10" fill="{colour}"/>'
-        )
-        shapes.append(f'<text x="{width + 24}" y="{y}">{label}</text>')
-        base = above
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width + 300} {height}" '
-    return "\n".join([head + 'font-family="sans-serif" font-size="11">', *shapes, "</svg>", ""])
-
-
-def _points(values: Sequence[int], top: int, width: int, height: int) -> list[str]:
-    """The corners of a line with one level step for each value."""
-    points = []
-    for i, value in enumerate(values):
-        y = height * (1 - value / top)
-        points += [f"{width * (i + x) / len(values):.1f},{y:.1f}" for x in (0, 1)]
-    return points
 
 
 @dataclass
