@@ -1,10 +1,12 @@
 """`analyze` and `search` from the outside: the whole path, interrupts, and what is refused."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,24 @@ import small_task
 from typer.testing import CliRunner, Result
 
 import pockengine as pe
+from pockengine.analysis import calibrate
+from pockengine.analysis.statistics import Spread
 from pockengine.analysis.trials import Progress
 from pockengine.cli import analyze as verb
 from pockengine.cli import app
-from pockengine.cli.progress import Lines, in_words
+from pockengine.cli.progress import Lines, counted, in_words, stage
 
 MODEL, OTHER = "small_task:make", "small_task:make_other"
 AS_MEASURED = ["--optimizer", "sgd:momentum=0.9", "--batch", "16", "--threads", "1"]
 SHORT = ["--fast", "--lr", "0.1", "--workers", "2"]
 pytestmark = pytest.mark.filterwarnings("ignore:no contribution can be told from zero")
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What steps take does not matter here."""
+    for name in ("WARM_SECONDS", "SECONDS", "TURN_SECONDS"):
+        monkeypatch.setattr(calibrate, name, 1e-3)
 
 
 def run(*arguments: str | Path) -> Result:
@@ -63,14 +74,21 @@ def test_from_samples_to_a_program(data: Path, analysis: Path, tmp_path: Path) -
     limits = ["--memory", "70KB", "--step-ms", "50", "--threads", "1"]
     result = run(
         *("search", MODEL, analysis, *limits, "--check", data, "--workers", "1"),
-        *("--out", scheme, "--report", page),
+        *("--out", scheme, "--report", page, "--folder", tmp_path / "work"),
     )
     assert result.exit_code == 0, result.output
     for words in ("no scheme has more than", "a step", "Trained for real, beside the head alone"):
         assert words in result.stdout
     assert f"{scheme}: use it with --scheme {scheme} --batch " in result.stdout
     assert "momentum=0.9" in result.stdout
-    assert "training the scheme: " in result.stderr
+    for words in (
+        "timing programs on this machine",
+        "planning what each tensor takes",
+        "looking for the best scheme",
+        "training the scheme: ",
+        "drawing the page",
+    ):
+        assert words in result.stderr
     for words in ("What each tensor costs", "everything trained", "measured"):
         assert words in page.read_text()
     made = last_json(
@@ -84,9 +102,13 @@ def test_from_samples_to_a_program(data: Path, analysis: Path, tmp_path: Path) -
 
 def test_what_search_prints_as_json(data: Path, analysis: Path, tmp_path: Path) -> None:
     out = tmp_path / "scheme.json"
-    facts = last_json(
-        run("search", MODEL, analysis, "--memory", "70KB", "--out", out, "--check", data, "--json")
-    )
+    here = Path(shutil.copy(analysis, tmp_path))
+    command = ["search", MODEL, here, "--memory", "70KB", "--out", out, "--check", data, "--json"]
+    facts = last_json(run(*command))
+    kept = here.with_suffix(".work") / "journal.jsonl"
+    trained = kept.read_bytes()
+    assert trained.count(b"\n") == 1 + facts["measured"]["seeds"]
+    assert last_json(run(*command)) == facts and kept.read_bytes() == trained
     assert facts["memory_bytes"] <= 70_000 and facts["step_ms"] == 0.0
     assert facts["gain"] <= facts["bound"] + 1e-9
     assert facts["parameters"] == json.loads(out.read_text())["parameters"]
@@ -130,11 +152,25 @@ def test_an_estimate_for_those_who_cannot_wait(data: Path, tmp_path: Path, proxy
     assert result.exit_code == 0, result.output
     assert f"What training brings, in {proxy}" in result.stdout
     assert "interval" not in result.stdout and "estimated in" in result.stdout
+    assert f"estimating by {proxy}, from the weights" in result.stderr
     assert "nothing was" in page.read_text()
     facts = last_json(run("search", MODEL, out, "--memory", "70KB", "--out", scheme, "--json"))
     assert facts["gain"] > 0 and facts["memory_bytes"] <= 70_000
     told = refusal("search", MODEL, out, "--check", data, "--out", scheme)
     assert f"estimated by {proxy}, which predicts no accuracy" in told
+
+
+def test_gains_that_cannot_be_told_apart(
+    analysis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noisy = replace(pe.Analysis.load(analysis), spread=Spread(50.0, 9), last=0)
+    noisy.save(tmp_path / "noisy.json")
+    said = "The measurements cannot be told apart: they differ by no more than their noise"
+    result = run("search", MODEL, tmp_path / "noisy.json", "--out", tmp_path / "s.json")
+    assert result.exit_code == 0 and said in result.stdout
+    sys.modules[verb.__module__]._show(noisy)
+    shown = capsys.readouterr().out
+    assert said in shown and "beside the head alone" in shown
 
 
 # Interrupts
@@ -200,13 +236,17 @@ def test_ctrl_c_says_how_to_go_on(
 
 def test_lines_come_with_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
     tell = Lines()
-    for stage, done in (("one", 1), ("one", 2), ("two", 3)):
-        tell(Progress(stage, done, 10, 300.0))
+    for words, done in (("one", 1), ("one", 2), ("two", 3)):
+        tell(Progress(words, done, 10, 300.0))
     told = capsys.readouterr().err.splitlines()
     assert told == [
-        "one: 1 of about 10 trials, 5 min left",
-        "two: 3 of about 10 trials, 5 min left",
+        "one: 1 of about 10, 5 min left",
+        "two: 3 of about 10, 5 min left",
     ]
+    tell(stage("three"))
+    counted(tell, "four")(1, 3)
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["three", "four"]
     assert in_words(59.6) == "60 s left"
 
 
@@ -249,6 +289,19 @@ def test_budgets_that_nothing_fits(analysis: Path) -> None:
     assert "expected an amount of memory such as 64MB" in refusal(
         "search", MODEL, analysis, "--memory", "much"
     )
+
+
+def test_other_samples_are_refused_before_anything_is_searched(
+    analysis: Path, tmp_path: Path
+) -> None:
+    x, y = small_task.samples(seed=1)
+    other, out = tmp_path / "other.npz", tmp_path / "s.json"
+    np.savez(other, x=x, y=y)
+    search = ["search", MODEL, analysis, "--out", out, "--check"]
+    for data, words in ((other, "these are not the samples of the analysis"), ("nowhere.npz", "")):
+        told = refusal(*search, data)
+        assert words in told and "planning what each tensor takes" not in told
+    assert not out.exists()
 
 
 def test_data_that_do_not_fit(data: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def check(
     """
     sets = [as_dataset(data)] + ([] if validation is None else [as_dataset(validation)])
     settings = analysis.settings
-    _check_comparable(settings, sets)
+    check_comparable(settings, sets)
     if predicted is None:
         predicted = scheme.gain if isinstance(scheme, FoundScheme) else analysis.predict(scheme)
     job = settings.job(analysis.known_graph, Target.host(threads=1))
@@ -72,7 +72,8 @@ def check(
     return Check(predicted, measured, tuple(scores))
 
 
-def _check_comparable(settings: Settings, sets: Sequence[Dataset]) -> None:
+def check_comparable(settings: Settings, sets: Sequence[Dataset]) -> None:
+    """Raises AnalysisError for other data than the analysis's, and for an analysis by a proxy."""
     if settings.estimated:
         raise AnalysisError(
             f"the gains are estimated by {settings.metric}, which predicts no accuracy to compare "

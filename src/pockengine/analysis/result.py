@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -274,14 +274,11 @@ class Analysis:
         target: Target | None = None,
         times: Calibration | None = None,
         timed: bool = False,
-        progress: Callable[[int, int], object] = lambda done, of: None,
     ) -> Searcher:
-        """For several searches. `timed` measures this machine where `times` is not given: a few
-        programs, of which `progress` is told how many are done.
-        """
+        """For several searches. `timed` measures this machine where `times` is not given."""
         job = self.settings.job(self.known_graph, target, batch)
         if times is None and timed:
-            times = calibrate(job, progress=progress)
+            times = calibrate(job)
         return Searcher(job, self.gains, self.bias_gains, times)
 
     # As a file

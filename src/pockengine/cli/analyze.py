@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pockengine.analysis.contribution import analyze as measure
 from pockengine.analysis.estimate import estimate
-from pockengine.analysis.proxies import PROXIES
+from pockengine.analysis.proxies import FROM_WEIGHTS, PROXIES
 from pockengine.analysis.report import write_report
 from pockengine.analysis.result import Analysis
 from pockengine.analysis.statistics import CONFIDENCE
@@ -27,7 +27,7 @@ from pockengine.cli.options import (
     Workers,
     with_options,
 )
-from pockengine.cli.progress import kept_in, shown
+from pockengine.cli.progress import kept_in, shown, stage
 from pockengine.data.dataset import Dataset
 from pockengine.errors import InputError
 from pockengine.extras import require
@@ -80,7 +80,10 @@ class Trials:
                 "a proxy trains nothing and judges by nothing: leave out --metric, --fast and "
                 "--validation, or leave out --proxy"
             )
-        return estimate(graph, sets[0], proxy, **self._shared())
+        with shown() as tell:
+            from_data = "" if proxy in FROM_WEIGHTS else " and the gradients of a few batches"
+            tell(stage(f"estimating by {proxy}, from the weights{from_data}"))
+            return estimate(graph, sets[0], proxy, **self._shared())
 
     def _shared(self) -> dict[str, Any]:
         optimizer = make_optimizer(self.optimizer)
@@ -111,7 +114,7 @@ def analyze(
     config: Config = None,
 ) -> None:
     """Measure what training each tensor of a model brings, on your own samples."""
-    _require_packages(measured=not trials.proxy, drawn=report is not None)
+    require_packages(measured=not trials.proxy, drawn=report is not None)
     graph = find_model(model, dim).load()
     sets = reading.sets(data, graph)
     if trials.proxy:
@@ -131,7 +134,7 @@ def analyze(
     typer.echo(f"{out}: {how} in {taken}.")
 
 
-def _require_packages(measured: bool, drawn: bool) -> None:
+def require_packages(measured: bool, drawn: bool) -> None:
     """Before anything is measured: what is missing is said at once, not after minutes of work."""
     if measured:
         require("scipy.stats", "SciPy", "analysis", "an analysis")
@@ -163,5 +166,7 @@ def _show(found: Analysis) -> None:
         spread = (f"{at.low:+.4f} to {at.high:+.4f}", str(at.count)) if measured else ()
         table.add_row(c.name, f"{c.ratio:g}", f"{gains[c.name, c.ratio]:+.4g}", *spread)
     if measured:
-        table.caption = f"beside the head and the biases of the last {found.last} blocks"
+        table.caption = f"beside {found.start}"
     Console(width=120).print(table)
+    if found.caveat:
+        typer.echo(found.caveat)

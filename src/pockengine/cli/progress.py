@@ -1,4 +1,4 @@
-"""How far an analysis is: a bar on a terminal, plain lines elsewhere; and what Ctrl-C leaves."""
+"""How far a verb is: a bar on a terminal, plain lines elsewhere; and what Ctrl-C leaves."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +29,8 @@ def shown() -> Iterator[Tell]:
         task = bar.add_task("reading samples", total=None, left="")
 
         def tell(at: Progress) -> None:
-            left = in_words(at.seconds_left)
-            bar.update(task, description=at.stage, completed=at.done, total=at.expected, left=left)
+            left, total = in_words(at.seconds_left), at.expected or None
+            bar.update(task, description=at.stage, completed=at.done, total=total, left=left)
 
         yield tell
 
@@ -46,8 +46,25 @@ class Lines:
         if at.stage != self._stage or now >= self._next:
             self._stage, self._next = at.stage, now + EVERY
             left = in_words(at.seconds_left)
-            line = f"{at.stage}: {at.done} of about {at.expected} trials"
+            line = f"{at.stage}: {at.done} of about {at.expected}" if at.expected else at.stage
             typer.echo(f"{line}, {left}" if left else line, err=True)
+
+
+def stage(words: str) -> Progress:
+    """Something that takes seconds, nobody knows how many."""
+    return Progress(words, 0, 0, 0.0)
+
+
+def counted(tell: Tell, words: str) -> Callable[[int, int], None]:
+    """Tells how many of something are done, and the time left by what they took so far."""
+    started = time.monotonic()
+    tell(stage(words))
+
+    def told(done: int, of: int) -> None:
+        left = (time.monotonic() - started) / done * (of - done)
+        tell(Progress(words, done, of, left))
+
+    return told
 
 
 def in_words(seconds_left: float) -> str:
