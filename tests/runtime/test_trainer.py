@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -481,6 +482,15 @@ def test_settings(plain: Program, settings: dict[str, Any], message: str) -> Non
 def test_what_fit_refuses(plain: Program, settings: dict[str, Any], message: str) -> None:
     with pe.Session(plain) as session, pytest.raises(InputError, match=message):
         Trainer(session).fit(samples(8), **settings)
+
+
+def test_a_path_is_a_data_set_or_says_how_to_become_one(plain: Program, tmp_path: Path) -> None:
+    x, y = samples(8).x, np.arange(8) % 2
+    np.savez(tmp_path / "all.npz", x=x, y=y)
+    with pe.Session(plain) as session:
+        assert Trainer(session).fit(tmp_path / "all.npz").rows[-1].step > 0
+        with pytest.raises(InputError, match=r"folder of images; .* as_dataset\(path, size=...\)"):
+            Trainer(session).fit(str(tmp_path))
 
 
 def test_sets_that_number_their_classes_otherwise_are_refused(plain: Program) -> None:

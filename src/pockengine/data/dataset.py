@@ -49,4 +49,7 @@ def _from_path(path: Path, options: dict[str, Any]) -> Dataset:
 def _need(path: Path, kind: str, options: dict[str, Any], wanted: Sequence[str]) -> None:
     missing = [f"{name}=" for name in wanted if name not in options]
     if missing:
-        raise InputError(f"{path} is {kind}; give {' and '.join(missing)} too")
+        call = ", ".join(f"{name}..." for name in missing)
+        raise InputError(
+            f"{path} is {kind}; give {' and '.join(missing)} too: as_dataset(path, {call})"
+        )
