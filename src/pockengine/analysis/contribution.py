@@ -32,7 +32,7 @@ from pockengine.analysis.candidates import (
 from pockengine.analysis.result import Analysis, Contribution, Settings, Start, settings_of
 from pockengine.analysis.splits import Sizes
 from pockengine.analysis.statistics import Spread, spread_of
-from pockengine.analysis.trials import OPTIMIZER, Lab, Progress, Recipe, Trial
+from pockengine.analysis.trials import OPTIMIZER, Lab, Progress, Trial, TrialRecipe
 from pockengine.analysis.workspace import workspace
 from pockengine.autodiff.objective import CrossEntropy, Loss
 from pockengine.data.base import Dataset
@@ -101,7 +101,7 @@ def analyze(
     _check_labels(job, sets)
     seeds = tuple(range(seed, seed + effort.seeds))
     with workspace(folder, sets, seeds, Sizes(effort.train, effort.validation)) as place:
-        recipe = Recipe(lr, effort.epochs(place.sizes.train, batch))
+        recipe = TrialRecipe(lr, effort.epochs(place.sizes.train, batch))
         settings = settings_of(job, sets, recipe, seeds, place.sizes, metric, ratios)
         with place.lab(job, settings, workers, progress) as lab:
             measured = _Measuring(lab, graph, settings, effort).run()

@@ -23,7 +23,7 @@ from pockengine.analysis.proxies import (
 from pockengine.analysis.result import Analysis, Contribution, Start, settings_of
 from pockengine.analysis.splits import Sizes
 from pockengine.analysis.statistics import spread_of
-from pockengine.analysis.trials import OPTIMIZER, Recipe
+from pockengine.analysis.trials import OPTIMIZER, TrialRecipe
 from pockengine.autodiff.objective import Loss
 from pockengine.data.dataset import as_dataset
 from pockengine.errors import AnalysisError, InputError
@@ -56,7 +56,7 @@ def estimate(
     chosen = OPTIMIZER if optimizer is None else optimizer
     job = Job.of(graph, loss, chosen, start_scheme(graph, 0), batch, None)
     sizes = Sizes(min(len(source), batch * batches), 0)
-    settings = settings_of(job, [source], Recipe(0.0, 0), (seed,), sizes, None, ratios)
+    settings = settings_of(job, [source], TrialRecipe(0.0, 0), (seed,), sizes, None, ratios)
     found, steps = candidates(graph, ratios), bias_steps(graph)
     known = Gradients()
     if proxy not in FROM_WEIGHTS:

@@ -20,7 +20,7 @@ from pockengine.analysis.searcher import Searcher
 from pockengine.analysis.splits import Sizes
 from pockengine.analysis.statistics import Interval, Spread, shrunk
 from pockengine.analysis.timing import Calibration
-from pockengine.analysis.trials import Recipe, Score
+from pockengine.analysis.trials import Score, TrialRecipe
 from pockengine.autodiff.objective import LOSSES, BCEWithLogits, CrossEntropy, Loss
 from pockengine.data.base import Dataset
 from pockengine.errors import AnalysisError, InputError
@@ -47,7 +47,7 @@ class Settings:
     optimizer: Mapping[str, Any]
     batch: int
     metric: str
-    recipe: Recipe
+    recipe: TrialRecipe
     train_samples: int
     validation_samples: int
     seeds: tuple[int, ...]
@@ -73,7 +73,7 @@ class Settings:
     def from_json(plain: Mapping[str, Any]) -> "Settings":
         """The inverse of `to_json`."""
         lists = {k: tuple(v) for k, v in plain.items() if isinstance(v, list)}
-        return Settings(**{**plain, **lists, "recipe": Recipe(**plain["recipe"])})
+        return Settings(**{**plain, **lists, "recipe": TrialRecipe(**plain["recipe"])})
 
     def job(self, graph: Graph, target: Target | None = None, batch: int | None = None) -> Job:
         """How the model is trained, for the head alone; by default on this machine."""
@@ -85,7 +85,7 @@ class Settings:
 def settings_of(
     job: Job,
     sets: Sequence[Dataset],
-    recipe: Recipe,
+    recipe: TrialRecipe,
     seeds: tuple[int, ...],
     sizes: Sizes,
     metric: str | None,

@@ -40,7 +40,7 @@ LEAST_PATIENCE = 3600.0  # seconds
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrialRecipe:
     """The short schedule of every trial: a cosine from `lr` to 0 over whole epochs."""
 
     lr: float
@@ -91,7 +91,7 @@ class Lab:
         self,
         job: Job,
         folder: Path,
-        recipe: Recipe,
+        recipe: TrialRecipe,
         journal: Journal,
         workers: int | None = None,
         progress: Callable[[Progress], None] | None = None,
