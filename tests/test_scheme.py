@@ -248,10 +248,9 @@ def test_distilbert_preset() -> None:
 
 
 def test_unknown_presets_are_refused() -> None:
-    message = (
-        "no preset is named 'vgg'; there are inverted_bottleneck, bottleneck, bert, distilbert"
-    )
-    with pytest.raises(SchemeError, match=message):
+    with pytest.raises(
+        SchemeError, match=r"no preset is named 'vgg'; there are .*bert, bottleneck"
+    ):
         UpdateScheme.preset(mobile(), "vgg")
 
 

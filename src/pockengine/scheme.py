@@ -16,13 +16,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pockengine import structure
+from pockengine import presets, structure
 from pockengine.errors import SchemeError
 from pockengine.ir.graph import Graph
 from pockengine.ir.op import Array, Value
 from pockengine.structure import Block, Use
 
 Share = float | tuple[int, ...]  # a ratio in (0, 1], or input-channel indices
+
+PRESETS = presets.NAMES
 
 _FORMAT, _VERSION = "pockengine.scheme", 1
 
@@ -94,11 +96,14 @@ class UpdateScheme:
         return scheme
 
     @staticmethod
-    def preset(graph: Graph, name: str) -> "UpdateScheme":
-        """A scheme known to work for a family of models, one of `PRESETS`, and the head."""
-        if name not in PRESETS:
-            raise SchemeError(f"no preset is named {name!r}; there are {', '.join(PRESETS)}")
-        return UpdateScheme.head_only(graph) | PRESETS[name](graph)
+    def preset(graph: Graph, preset: str | presets.Preset) -> "UpdateScheme":
+        """A scheme that proved itself on a family of models: one of `PRESETS`,
+        or a preset of your own.
+
+        Raises SchemeError for an unknown name, or a model with too few blocks or weights for it.
+        """
+        found = presets.load(preset) if isinstance(preset, str) else preset
+        return UpdateScheme(found.shares(graph))
 
     def __or__(self, other: "UpdateScheme") -> "UpdateScheme":
         """Trains what either trains. Raises SchemeError for a ratio met by indices."""
@@ -189,31 +194,6 @@ class UpdateScheme:
         if not isinstance(model, str):
             raise SchemeError(f'expected "model" to be the hash of a structure, got {model!r}')
         return UpdateScheme(document["parameters"], model)
-
-
-# Presets: which part of a block matters most, by family
-
-
-def _first_pointwise(graph: Graph, last: int) -> UpdateScheme:
-    """Biases, and the first 1x1 convolution, of the last blocks."""
-    in_order = (next((u for u in block.uses if u.pointwise), None) for block in _last(graph, last))
-    return UpdateScheme.biases(graph, last) | _of_uses(use for use in in_order if use)
-
-
-def _first_projections(graph: Graph, biases: int, weights: int) -> UpdateScheme:
-    """Biases of the last blocks; in some of them all matrices but the last (FFN's second)."""
-    chosen = []
-    for block in _last(graph, weights):
-        chosen += [use for use in block.uses if use.role == "weight"][:-1]
-    return UpdateScheme.biases(graph, biases) | _of_uses(chosen)
-
-
-PRESETS: Mapping[str, Callable[[Graph], UpdateScheme]] = {
-    "inverted_bottleneck": lambda graph: _first_pointwise(graph, 7),
-    "bottleneck": lambda graph: _first_pointwise(graph, 8),
-    "bert": lambda graph: _first_projections(graph, 6, 4),
-    "distilbert": lambda graph: _first_projections(graph, 3, 2),
-}
 
 
 def _whole(names: Iterable[str]) -> UpdateScheme:
