@@ -38,11 +38,21 @@ class Block(nn.Module):
         return x + self.deep(torch.relu(self.wide(x)))
 
 
+class Last(nn.Module):
+    """A convolution and the head, as MobileNetV2 ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+
 @pytest.fixture(scope="module")
 def graph() -> Graph:
     torch.manual_seed(0)
-    blocks = nn.Sequential(*(Block() for _ in range(8)))
-    model = nn.Sequential(blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    model = nn.Sequential(*(Block() for _ in range(8)), Last())
     return pe.import_torch(model, torch.zeros(2, 4, 6, 6))
 
 
