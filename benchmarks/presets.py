@@ -1,7 +1,7 @@
 """The presets that analysis found, and what each preset brings on real tasks.
 
     python -m benchmarks.presets ['resnet*' ...] [--out FILE] [--known FILE]
-    python -m benchmarks.presets --render        writes the tables of docs/presets.md
+    python -m benchmarks.presets --render        writes the tables of docs/schemes.md
 
 For each preset of `FOUND`: an analysis and a search (a fifth of the extra memory of full training)
 on one task, its places, and trainings on this and on another task of the family beside the head
@@ -36,7 +36,7 @@ from pockengine.presets import Preset, preset_of
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "presets.json"
 LIBRARY = Path(presets.__file__).parent
-PAGE = HERE.parent / "docs" / "presets.md"
+PAGE = HERE.parent / "docs" / "schemes.md"
 SEEDS = (0, 1, 2)
 HEAD, FULL = "head", "full"
 

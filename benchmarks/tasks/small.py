@@ -91,7 +91,7 @@ def pretrained(family: str, classes: int) -> nn.Module:
     seeded = torch.Generator().manual_seed(0)
     kept["head.weight"] = 0.01 * torch.randn(network.head.weight.shape, generator=seeded)
     kept["head.bias"] = torch.zeros(classes)
-    network.load_state_dict(kept, strict=False)  # norms count batches, which is not kept
+    network.load_state_dict(kept)
     return network.eval()
 
 

@@ -1,6 +1,7 @@
 """The real tasks: their parts, their inputs, and that each family loads and learns a little."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from pockengine.errors import AssetError, InputError
 pytest.importorskip("PIL", reason="the image tasks decode with Pillow")
 pytest.importorskip("tokenizers", reason="the text tasks need tokenizers")
 
-from benchmarks.tasks import NAMES, Task, load, text, wrist
+from benchmarks.tasks import NAMES, Task, load, small, text, wrist
 from benchmarks.tasks.images import FAMILIES, Pixels
 from benchmarks.tasks.pixels import Images
 from benchmarks.tasks.task import three_parts
 from benchmarks.tasks.vision_networks import EfficientNetLite0, SqueezeNet
 
 from pockengine.data.windows import cut_windows
+from pockengine.ir.graph import Graph
 
 
 def fetched(get: Callable[..., Any], *args: Any) -> Any:
@@ -82,12 +84,43 @@ def test_networks_have_the_published_size(network: type, numbers: int) -> None:
     assert sum(p.numel() for p in network(1000).parameters()) == numbers
 
 
+def test_small_pixels_are_means() -> None:
+    pixels = np.arange(2 * 128 * 128 * 3, dtype=np.uint32).astype(np.uint8).reshape(2, 128, 128, 3)
+    found = small._small(pixels)
+    assert found.shape == (2, 3, 32, 32) and found.dtype == np.float32
+    np.testing.assert_allclose(found[1, 2, 5, 31], pixels[1, 20:24, 124:128, 2].mean())
+    assert (small._standardised(np.array([0, 255], np.float32)) == [-1, 1]).all()
+
+
+@pytest.mark.parametrize("family", small.FAMILIES)
+def test_a_small_network_is_pretrained_once(
+    family: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Everything but the head is what the training gave, which is kept."""
+    trained: list[Graph] = []
+
+    def train(fresh: Graph, rate: float) -> dict[str, np.ndarray]:
+        trained.append(fresh)
+        return {name: array + array.dtype.type(1) for name, array in fresh.data.items()}
+
+    monkeypatch.setattr(small, "_trained", train)
+    monkeypatch.setattr(small, "cache_dir", lambda: tmp_path)
+    (tmp_path / "tasks").mkdir()
+    networks = [small.pretrained(family, 7) for _ in range(2)]
+    assert len(trained) == 1 and not networks[0].training
+    for name, tensor in networks[1].state_dict().items():
+        if not name.startswith("head."):
+            np.testing.assert_array_equal(tensor.numpy(), trained[0].data[name] + 1)
+    assert networks[1].head.weight.shape[0] == 7 and not networks[1].head.bias.any()
+    assert 0 < networks[1].head.weight.std() < 0.02
+
+
 # Whole tasks
 
 
 def test_names() -> None:
-    assert len(NAMES) == 20
-    assert NAMES[0] == "efficientnet-lite0/emoji" and NAMES[-1] == "minilm/nyt"
+    assert len(NAMES) == 24
+    assert NAMES[0] == "efficientnet-lite0/emoji" and NAMES[-1] == "vit/elpv"
     with pytest.raises(InputError, match=r"no task is called 'wrist/11'; there are: efficient"):
         load("wrist/11")
 
