@@ -22,6 +22,7 @@ from typing import Any
 
 import pockengine as pe
 from benchmarks import render
+from benchmarks.contenders import OURS
 from benchmarks.schemes.choose import THREADS, Chooser
 from benchmarks.schemes.record import Figures, Record, runs_of
 from benchmarks.schemes.training import counted, missing_runs, opened, trained
@@ -72,8 +73,15 @@ FOUND = {
 }
 PUBLISHED = {
     "inverted_bottleneck": ("efficientnet-lite0/emoji",),
+    "bottleneck": (),
     "bert": ("minilm/movies",),
     "distilbert": ("minilm/movies",),
+}
+SUITE = HERE / "results" / "latest.json"  # of benchmarks: the steps of larger networks
+WORKLOADS = {
+    "inverted_bottleneck": "mobilenetv2-b8",
+    "bottleneck": "resnet50-b8",
+    "distilbert": "bert-b8",
 }
 
 
@@ -103,8 +111,8 @@ class Evidence:
     def of_published(self, name: str) -> Preset:
         """A preset that is there already, measured."""
         preset = presets.load(name)
-        publication = {"publication": preset.evidence["publication"]}
-        return self._measured(replace(preset, evidence=publication), PUBLISHED.get(name, ()))
+        known = {"publication": preset.evidence["publication"], "steps": _steps(name)}
+        return self._measured(replace(preset, evidence=known), PUBLISHED[name])
 
     def _searched(self, task: Task, comparison: Comparison) -> pe.UpdateScheme:
         """What update_schemes found for the task; a search of our own where it has not."""
@@ -177,6 +185,20 @@ def _place_of(graph: Graph, name: str) -> dict[str, int]:
     return {"block": place.block, "weight": place.weight}
 
 
+def _steps(name: str) -> Figures:
+    """Milliseconds and bytes of a step of the suite's network that has this preset."""
+    workloads: list[Figures] = json.loads(SUITE.read_text())["workloads"]
+    found: Figures = {}
+    for workload in workloads:
+        if workload["name"] == WORKLOADS.get(name):
+            ours = {"preset": workload["sparse"][OURS], FULL: workload[FULL][OURS]}
+            found[workload["title"]] = {
+                kind: {"step_ms": cell["median_ms"], "planned_bytes": cell["planned_bytes"]}
+                for kind, cell in ours.items()
+            }
+    return found
+
+
 def _figures(row: Figures) -> Figures:
     """Bytes beyond weights and inference, and accuracies on test data in percent, by seed."""
     runs = counted(runs_of(row), SEEDS)
@@ -216,11 +238,23 @@ def accuracies(figures: Figures) -> str:
     return render.markdown(rows)
 
 
+def steps(figures: Figures) -> str:
+    """What a step with each preset takes beside one that trains everything."""
+    rows = [["preset", "network", "step, ms", "of full, ms", "memory, MB", "of full, MB"]]
+    for preset in figures["presets"]:
+        for title, cells in preset.evidence.get("steps", {}).items():
+            both = [cells[kind] for kind in ("preset", FULL)]
+            ms = [f"{cell['step_ms']:.3g}" for cell in both]
+            megabytes = [f"{cell['planned_bytes'] / 1e6:.3g}" for cell in both]
+            rows.append([f"`{preset.name}`", title, *ms, *megabytes])
+    return render.markdown(rows)
+
+
 def _spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
-PARTS = {"presets": library, "accuracies": accuracies}
+PARTS = {"presets": library, "accuracies": accuracies, "steps": steps}
 
 
 def write_page() -> None:
