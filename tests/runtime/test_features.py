@@ -42,9 +42,9 @@ class Counted:
         assert runner is not None
         compute = runner._compute
 
-        def counting(arrays: Any, rows: Any, arena: Any) -> None:
+        def counting(arrays: Any, rows: Any) -> None:
             self.samples += len(rows)
-            compute(arrays, rows, arena)
+            compute(arrays, rows)
 
         runner._compute = counting  # type: ignore[method-assign]
 

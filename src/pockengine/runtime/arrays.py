@@ -106,6 +106,8 @@ def write(tensor: Tensor, array: Array, arena: Array) -> None:
         view[...] = array
         return
     view[: len(array)] = array
+    if len(array) == len(view):
+        return
     again = np.arange(len(view) - len(array)) % len(array)
     view[len(array) :] = 0 if tensor.name == "sample_weight" else array[again]
 
@@ -124,6 +126,8 @@ def checked_weights(count: int, given: Any) -> Array:
 
 def check_labels(labels: Array, classes: int, ignored: int | None) -> None:
     """Raises InputError, with its position, for a label that is no class."""
+    if not labels.size or 0 <= labels.min() <= labels.max() < classes:
+        return
     bad = ((labels < 0) | (labels >= classes)) & (labels != ignored)
     if bad.any():
         position = tuple(int(i) for i in np.argwhere(bad)[0])

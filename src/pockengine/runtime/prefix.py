@@ -38,13 +38,15 @@ class PrefixRunner:
         prefix: Prefix,
         run: Callable[[str], None],
         cache: FeatureCache | None,
+        arena: Array,
     ) -> None:
         """`run` runs an entry point."""
         self._prefix, self._batch, self._run = prefix, signature.batch, run
-        self._cache = cache
+        self._cache, self._arena = cache, arena
         self._entry = signature.entries[FEATURES]
         kept = {t.name: t for t in signature.entries["predict"].inputs}
-        self._pairs = [(few, kept[few.name]) for few in self._entry.outputs]
+        self._few = [t.rows(arena, prefix.samples) for t in self._entry.outputs]
+        self._places = [kept[t.name].rows(arena, self._batch) for t in self._entry.outputs]
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -53,53 +55,54 @@ class PrefixRunner:
         shapes = {t.name: (each[t.name] * self._batch, *t.shape[1:]) for t in self._entry.inputs}
         return [replace(t, shape=shapes[t.name]) for t in self._entry.inputs]
 
-    def fill(self, given: Arrays | Loader, count: int, arena: Array) -> None:
+    def fill(self, given: Arrays | Loader, count: int) -> None:
         """The features of `count` samples; what a batch has more repeats them.
 
         Raises InputError where what is loaded does not fit.
         """
         if self._cache is None:
             assert not isinstance(given, Loader)
-            self._compute(given, range(count), arena)
+            self._compute(given, range(count))
         else:
-            self._fill_cached(self._cache, given, count, arena)
-        self._fill_up(count, arena)
+            self._fill_cached(self._cache, given, count)
+        self._fill_up(count)
 
-    def _fill_cached(
-        self, cache: FeatureCache, given: Arrays | Loader, count: int, arena: Array
-    ) -> None:
+    def _fill_cached(self, cache: FeatureCache, given: Arrays | Loader, count: int) -> None:
         if isinstance(given, Loader):
             keys = [self._id_key(name) for name in given.ids]
         else:
             keys = [self._content_key(given, i) for i in range(count)]
-        missing = self._restore(cache, keys, arena)
+        missing = self._restore(cache, keys)
         if not missing:
             return
         if isinstance(given, Loader):
             arrays = given.load([given.ids[i] for i in missing])
         else:
             arrays = given if len(missing) == count else self._chosen(given, missing)
-        self._compute(arrays, missing, arena)
-        self._keep(cache, keys, missing, arena)
+        self._compute(arrays, missing)
+        self._keep(cache, keys, missing)
 
     # ---- computing -------------------------------------------------------------------------------
 
-    def _compute(self, arrays: Arrays, rows: Sequence[int], arena: Array) -> None:
+    def _compute(self, arrays: Arrays, rows: Sequence[int]) -> None:
         """Computes the features of the samples in `arrays` into these rows of the batch."""
         few = self._prefix.samples
         for first in range(0, len(rows), few):
-            here = list(rows[first : first + few])
+            here = rows[first : first + few]
             for tensor in self._entry.inputs:
-                write(tensor, part(tensor, arrays[tensor.name], first, len(here), few), arena)
+                array = part(tensor, arrays[tensor.name], first, len(here), few)
+                write(tensor, array, self._arena)
             self._run(FEATURES)
-            for own, whole in self._pairs:
-                whole.rows(arena, self._batch)[here] = own.rows(arena, few)[: len(here)]
+            for own, place in zip(self._few, self._places, strict=True):
+                for i, row in enumerate(here):
+                    place[row] = own[i]
 
-    def _fill_up(self, count: int, arena: Array) -> None:
+    def _fill_up(self, count: int) -> None:
+        if count == self._batch:
+            return
         again = np.arange(self._batch - count) % count
-        for _, whole in self._pairs:
-            kept = whole.rows(arena, self._batch)
-            kept[count:] = kept[again]
+        for place in self._places:
+            place[count:] = place[again]
 
     # ---- keeping ---------------------------------------------------------------------------------
 
@@ -121,26 +124,22 @@ class PrefixRunner:
             for t in self._entry.inputs
         }
 
-    def _restore(self, cache: FeatureCache, keys: Sequence[str], arena: Array) -> list[int]:
+    def _restore(self, cache: FeatureCache, keys: Sequence[str]) -> list[int]:
         """Copies what is kept to its rows; returns the rows of which nothing is kept."""
-        places = [whole.rows(arena, self._batch) for _, whole in self._pairs]
-        ends = np.cumsum([0, *(place.shape[1] for place in places)])
+        ends = np.cumsum([0, *(place.shape[1] for place in self._places)])
         missing = []
         for i, key in enumerate(keys):
             record = cache.get(key, int(ends[-1]))
             if record is None:
                 missing.append(i)
                 continue
-            for place, (start, end) in zip(places, pairwise(ends), strict=True):
+            for place, (start, end) in zip(self._places, pairwise(ends), strict=True):
                 place[i] = record[start:end]
         return missing
 
-    def _keep(
-        self, cache: FeatureCache, keys: Sequence[str], rows: Sequence[int], arena: Array
-    ) -> None:
-        places = [whole.rows(arena, self._batch) for _, whole in self._pairs]
+    def _keep(self, cache: FeatureCache, keys: Sequence[str], rows: Sequence[int]) -> None:
         for i in rows:
-            cache.put(keys[i], np.concatenate([place[i] for place in places]))
+            cache.put(keys[i], np.concatenate([place[i] for place in self._places]))
 
 
 def checked_ids(given: Sequence[Id]) -> list[Id]:

@@ -5,6 +5,7 @@ Everything here is known at compile time and is what the manifest of a `.pock` f
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * NUMPY[self.dtype].itemsize
+        return prod(self.shape) * NUMPY[self.dtype].itemsize
 
     def view(self, arena: Array) -> Array:
         """The tensor in an arena of bytes; writing to it writes to the arena."""

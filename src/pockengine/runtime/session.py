@@ -84,8 +84,12 @@ class Session:
         if cache is not None and prefix is None:
             raise InputError("the program has no frozen prefix whose features a cache could keep")
         self._cache = cache
-        self._prefix = PrefixRunner(self.signature, prefix, self._run, cache) if prefix else None
+        self._prefix = (
+            PrefixRunner(self.signature, prefix, self._run, cache, self._arena) if prefix else None
+        )
         self._inputs = self._model_inputs()
+        self._taken: dict[str, list[Tensor]] = {}  # by entry point: what the caller gives it,
+        self._losses: dict[str, list[Array]] = {}  # and where it leaves its loss and weight
         self._lock = threading.Lock()
         self._closed = False
         self._steps = 0  # calls of `step` so far
@@ -196,8 +200,10 @@ class Session:
 
     def _loss(self, entry: str) -> tuple[float, float]:
         """The loss of what an entry point was given last, and its weight."""
-        outputs = {t.name: t for t in self.program.entry(entry).outputs}
-        loss, weight = (float(outputs[name].view(self._arena)) for name in ("loss", "weight"))
+        if entry not in self._losses:
+            outputs = {t.name: t.view(self._arena) for t in self.program.entry(entry).outputs}
+            self._losses[entry] = [outputs["loss"], outputs["weight"]]
+        loss, weight = map(float, self._losses[entry])
         return loss, weight
 
     def forget_gradients(self) -> None:
@@ -348,9 +354,11 @@ class Session:
 
     def _given(self, entry: str) -> list[Tensor]:
         """What the caller gives an entry point: the model's inputs, and what the loss takes."""
-        own = [t for t in self.program.entry(entry).inputs if t.name in OWN]
-        names = {t.name for t in own}
-        return [t for t in self._inputs if t.name not in names] + own
+        if entry not in self._taken:
+            own = [t for t in self.program.entry(entry).inputs if t.name in OWN]
+            names = {t.name for t in own}
+            self._taken[entry] = [t for t in self._inputs if t.name not in names] + own
+        return self._taken[entry]
 
     def _rows_each(self, tensor: Tensor) -> int:
         return rows_each(tensor, self.signature.batch)
@@ -459,7 +467,7 @@ class Session:
             arrays |= loader.load(list(loader.ids))  # all are needed
             loader = None
         if self._prefix:  # first, because it works where the other inputs lie
-            self._prefix.fill(loader or arrays, count, self._arena)
+            self._prefix.fill(loader or arrays, count)
         for tensor in inputs:
             if tensor.name in arrays:
                 write(tensor, arrays[tensor.name], self._arena)
