@@ -57,7 +57,7 @@ def two_threads(lines: tuple[str, ...], items: int, block: int, scratch: int) ->
 
 
 def function(number: int, call: Call) -> str:
-    lines = [HEAD.format(number), "{"]
+    lines = [HEAD.format(number), "{", "const float *const later[] = {NULL};"]
     if call.pack_items:
         lines += two_threads(call.pack, call.pack_items, 1 << 30, call.scratch)
     lines += two_threads(call.body, call.items, call.block, call.scratch)

@@ -14,9 +14,10 @@ BLOCK = 32768  # floats of a block of rows: what a second-level cache keeps unti
 class Call:
     """C statements for the items of one value.
 
-    `body` may use b0, b1, out, work (this thread's workspace of `scratch` floats) and shared (a
-    workspace of `shared` floats for all threads). `pack` over `pack_items` runs before, with the
-    same names but begin, end for b0, b1.
+    `body` may use b0, b1, out, work (this thread's workspace of `scratch` floats), shared (a
+    workspace of `shared` floats for all threads) and later (arrays like `out` that the loop behind
+    it reads). `pack` over `pack_items` runs before, with the same names but later, and begin, end
+    for b0, b1.
     `checks` are C conditions that must hold before anything runs. `rows` says that an item is a
     whole row. Ranges of items start at multiples of `multiple`. `variant` tells several
     implementations of one value apart; they have the same items and rows.

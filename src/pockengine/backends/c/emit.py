@@ -170,7 +170,7 @@ class _StepWriter:
             out = self._out() if self.landing else []
             pack = [*self._workspace(), *out, *self.call.pack]
             lines += self._function(f"{self.function}_pack", pack)
-        if self.call or self.loop:
+        if self._goes_on:
             lines += self._function(self.function, [*self._workspace(), *self._body()])
         return lines
 
@@ -184,11 +184,17 @@ class _StepWriter:
                 for c in self.call.checks
             ]
             lines += self._launch(f"{self.function}_pack", self.call.pack_items)
-        lines += self._launch(self.function, self.riding.parts or self._units)
+        if self._goes_on:
+            lines += self._launch(self.function, self.riding.parts or self._units)
         if self.riding.parts:
             names = " ".join([*self._pointers(), *self._workspace("0")])
             lines += ["{", names, *self.riding.results(self.names), "}"]
         return [*lines, *map(self._copy, self.step.copies)]
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether anything is left to do behind what runs before the first item."""
+        return bool((self.call and self.call.body) or self.loop or self.riding.parts)
 
     @property
     def _items(self) -> int:
@@ -260,11 +266,21 @@ class _StepWriter:
         place = f"(uintptr_t)block_rows - (uintptr_t)b0 * {row}"
         return [f"{ctype} *const out = ({ctype} *)({place});"]
 
+    def _later(self) -> list[str]:
+        """Declares `later`: what the loop reads of as many floats as the kernel computes."""
+        if not (self.call and self.anchor and any("later" in line for line in self.call.body)):
+            return []
+        own = {storage(x) for x in self.anchor.inputs}
+        wanted = (self.anchor.type.size, self.anchor.dtype)
+        found = [v for v in self.step.reads if (v.type.size, v.dtype) == wanted and v not in own]
+        names = ", ".join([*(self.names[v] for v in found), "NULL"])
+        return [f"const float *const later[] = {{{names}}};"]
+
     def _body(self) -> list[str]:
         """The kernel, and the loop behind it, block by block."""
         body, block = self.loop.text() if self.loop else [], WHOLE
         if self.call:
-            body, block = [*self._out(), *self.call.body, *body], self.call.block
+            body, block = [*self._out(), *self._later(), *self.call.body, *body], self.call.block
         elif self.loop and self.riding.parts:
             block = block_of(self.loop.item)
         if self.riding.parts:

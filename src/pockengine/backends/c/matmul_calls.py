@@ -5,7 +5,14 @@ from math import prod
 
 from pockengine.backends.c import sizes
 from pockengine.backends.c.call import BLOCK, Call, block_of
-from pockengine.backends.c.matmul_splits import PARTS, by_columns, by_panels, by_parts, few_rows
+from pockengine.backends.c.matmul_splits import (
+    PARTS,
+    by_columns,
+    by_filled_panels,
+    by_panels,
+    by_parts,
+    few_rows,
+)
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
 from pockengine.ir.types import Shape
@@ -34,16 +41,23 @@ def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
 
 
 def matmul_panels(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
-    """The same where the second operand is a frozen weight, stored in panels."""
+    """The same where the second operand is a frozen weight, stored in panels.
+
+    Rows then cost no packing, so that a tile or two for each thread are enough to split them.
+    """
     op = value.op
     assert isinstance(op, MatMul)
     (_, columns), depth = value.shape, value.inputs[0].shape[1]
     if op.transpose_b:
-        pack = f"pk_pack_panels_t({x[1]}, {depth}, {columns}, shared, begin, end);"
-        return (_packing(_rows(value, x[0], "shared", target), value, pack, target),)
+        turn = f"pk_pack_panels_t({x[1]}, {depth}, {columns}, "
+        pack = turn + f"shared + begin * {depth * target.nr}, begin, end);"
+        rows = _packing(_rows(value, x[0], "shared", target), value, pack, target)
+        fill = turn + "work, panel, panel + 1);"
+        calls = (by_filled_panels(value, x[0], fill, target), rows)
+        return calls if _few_tiles(value, target) else calls[::-1]
     panel = f"{x[1]} + panel * {depth * target.nr}"
     calls = (by_panels(value, x[0], panel, target), _rows(value, x[0], x[1], target))
-    return calls if _few_tiles(value, target) else calls[::-1]
+    return calls if value.shape[0] <= 2 * target.mr else calls[::-1]
 
 
 def _best_rows(value: Value, op: MatMul, target: Target) -> str:
@@ -109,8 +123,8 @@ def _matmul_tn(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
     rows, columns = value.shape
     depth = value.inputs[0].shape[0]
     _refuse_both_transposed(op)
-    at = f"b0, b1, {columns}, {depth}, out, {columns}, 0, work"
-    body = f"pk_gemm_tn({x[0]}, {rows}, {x[1]}, {columns}, {at});"
+    at = f"b0, b1, {columns}, {depth}, out, {columns}, 0, work, later"
+    body = f"pk_gemm_tn_then({x[0]}, {rows}, {x[1]}, {columns}, {at});"
     scratch = sizes.gemm_tn_scratch(columns, target, depth)
     block = _tn_block(columns, depth, target)
     return Call(rows, (body,), block=block, scratch=scratch, variant="rows")

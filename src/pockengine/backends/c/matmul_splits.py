@@ -1,7 +1,7 @@
 """Matrix products with too few rows to split: threads share columns, or what is summed.
 
-They compute in two goes: the first into `shared`, by columns or parts; the second brings the rows,
-so that a loop can follow as behind any kernel of rows.
+They compute all rows, or all parts of them, before the first item, so that a loop can follow as
+behind any kernel of rows.
 """
 
 from dataclasses import replace
@@ -21,9 +21,8 @@ def few_rows(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
     kernel = "pk_gemm_few_t" if op.transpose_b else "pk_gemm_few"
     item = target.vector_width * (1 if op.transpose_b else 8)  # columns
     span = f"begin * {item}, idx_min(end * {item}, {columns})"
-    pack = f"{kernel}({x[0]}, {x[1]}, {depth}, {columns}, shared, {rows}, {span});"
-    call = _two_goes(value, _copied(columns), (pack,), "few")
-    return replace(call, pack_items=-(-columns // item), shared=rows * columns)
+    pack = f"{kernel}({x[0]}, {x[1]}, {depth}, {columns}, out, {rows}, {span});"
+    return Call(rows, (), pack_items=-(-columns // item), pack=(pack,), variant="few")
 
 
 def by_columns(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
@@ -32,14 +31,19 @@ def by_columns(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
     steps = f"1, {depth}" if op.transpose_b else f"{columns}, 1"
     first = f"{x[1]} + panel * {target.nr * (depth if op.transpose_b else 1)}"
     fill = f"pk_pack_b({first}, {steps}, {depth}, width, work, 0, 1);"
-    call = by_panels(value, x[0], "work", target, fill)
-    return replace(call, scratch=depth * target.nr)
+    return by_filled_panels(value, x[0], fill, target)
+
+
+def by_filled_panels(value: Value, a: str, fill: str, target: Target) -> Call:
+    """The same where `fill` writes one panel to `work`."""
+    call = by_panels(value, a, "work", target, fill)
+    return replace(call, scratch=value.inputs[0].shape[1] * target.nr)
 
 
 def by_panels(value: Value, a: str, panel: str, target: Target, fill: str = "") -> Call:
-    """Each thread multiplies its own panels, for all rows; `fill` packs one."""
+    """Each thread multiplies its own panels, for all rows."""
     (rows, columns), depth = value.shape, value.inputs[0].shape[1]
-    at = f"shared + panel * {target.nr}, {columns}, {rows}, 0"
+    at = f"out + panel * {target.nr}, {columns}, {rows}, 0"
     pack = (
         "for (idx panel = begin; panel < end; panel++) {",
         f"const idx width = idx_min({target.nr}, {columns} - panel * {target.nr});",
@@ -47,8 +51,8 @@ def by_panels(value: Value, a: str, panel: str, target: Target, fill: str = "") 
         f"pk_gemm({a}, {depth}, {panel}, {depth}, width, {at});",
         "}",
     )
-    call = _two_goes(value, _copied(columns), pack, "columns")
-    return replace(call, pack_items=sizes.panels(columns, target), shared=rows * columns)
+    panels = sizes.panels(columns, target)
+    return Call(rows, (), pack_items=panels, pack=pack, variant="columns")
 
 
 def by_parts(value: Value, x: list[str], target: Target) -> Call:
@@ -70,20 +74,13 @@ def by_parts(value: Value, x: list[str], target: Target) -> Call:
     )
     steps = f"1, {rows}" if turned else f"{columns}, 1"
     body = f"pk_sum_parts(shared, {PARTS}, {size}, {steps}, {columns}, out, b0, b1);"
-    call = _two_goes(value, body, pack, "parts")
-    return replace(
-        call,
+    return Call(
+        rows,
+        (body,),
+        block=block_of(columns),
         pack_items=PARTS,
+        pack=pack,
         shared=PARTS * size,
         scratch=sizes.gemm_tn_scratch(n, target),
+        variant="parts",
     )
-
-
-def _two_goes(value: Value, body: str, pack: tuple[str, ...], variant: str) -> Call:
-    rows, columns = value.shape
-    return Call(rows, (body,), block=block_of(columns), pack=pack, variant=variant)
-
-
-def _copied(columns: int) -> str:
-    at = f"b0 * {columns}"
-    return f"memcpy(out + {at}, shared + {at}, (b1 - b0) * {4 * columns});"

@@ -11,6 +11,7 @@ from pockengine.target import Target
 KC = 384  # rows of a packed panel that one register tile passes over at once
 TN_KC = 256  # the same for products with A transposed,
 TN_NC = 512  # and the columns of B packed at once; half the rows where they are more than half
+TN_LATER = 32768  # floats of an array that are fetched for what follows a product
 CONV_K = 640  # values gathered for one pixel at once
 CONV_TAPS = 64  # kernel positions gathered at once
 CONV_DW_M = 256  # rows of a convolution's weight gradient computed at once
@@ -30,6 +31,7 @@ def macros(target: Target) -> dict[str, int]:
         "POCK_KC": KC,
         "POCK_TN_KC": TN_KC,
         "POCK_TN_NC": TN_NC,
+        "POCK_TN_LATER": TN_LATER,
         "POCK_WINOGRAD_TILES": WINOGRAD_TILES,
         "POCK_WINOGRAD_C": WINOGRAD_C,
         "POCK_WINOGRAD_APART": WINOGRAD_APART,

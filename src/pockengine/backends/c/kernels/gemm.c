@@ -156,7 +156,7 @@ void pk_pack_panels_t(const float *from, idx K, idx N, float *bp, idx panel0, id
   for (idx panel = panel0; panel < panel1; panel++) {
     for (idx k = 0; k < K; k += NR)
       pk_pack_b(from + k * N + panel * NR * NR, 1, NR, idx_min(NR, K - k), N - panel * NR,
-                bp + (panel * K + k) * NR, 0, 1);
+                bp + ((panel - panel0) * K + k) * NR, 0, 1);
   }
 }
 
@@ -205,13 +205,34 @@ PK_INLINE void pack_a_tile(const float *from, idx lda, idx k, idx mr, float *to)
   }
 }
 
+/* What is read after a product: arrays of `size` floats, of which the first `at` were fetched. */
+typedef struct {
+  const float *const *arrays; /* NULL behind the last */
+  idx from, size, at;
+} tn_later;
+
 /* A block of k rows of A and B. Panels of B are panel_step floats apart and their rows ldb. */
 typedef struct {
   const float *a, *b;
   idx lda, ldb, panel_step, k;
   const float *next_a, *next_b; /* the block after this one in the operands, or NULL; */
-  idx next_ldb;                 /* rows of A are lda apart there too */
+  idx next_ldb;                 /* rows of A are lda apart there too; */
+  tn_later *later;              /* then what comes after the last block */
 } tn_block;
+
+/* A tile fetches the next lines of the arrays, one after another. */
+PK_INLINE const float *fetched_later(const tn_block *t, idx *step) {
+  tn_later *later = t->later;
+  idx at = later->at;
+  for (idx i = 0; later->arrays[i]; i++, at -= later->size) {
+    if (at >= later->size) continue;
+    *step = LINE;
+    later->at += t->k * LINE;
+    return later->arrays[i] + later->from + at;
+  }
+  *step = 0;
+  return t->a;
+}
 
 /* Tile number `tile` fetches one line of each row of the next block: of A first, then of B. */
 PK_INLINE const float *fetched(const tn_block *t, idx tile, idx rows, idx cols, idx *step) {
@@ -219,6 +240,7 @@ PK_INLINE const float *fetched(const tn_block *t, idx tile, idx rows, idx cols, 
   *step = of_b < 0 ? t->lda : t->next_ldb;
   if (t->next_a && of_b < 0) return t->next_a + at;
   if (t->next_a && of_b < cols) return t->next_b + of_b;
+  if (!t->next_a && t->later) return fetched_later(t, step);
   *step = 0;
   return t->a;
 }
@@ -244,6 +266,14 @@ static void gemm_tn_block(const tn_block *t, idx m0, idx m1, idx cols, float *c,
 
 void pk_gemm_tn(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1, idx N, idx K,
                 float *c, idx ldc, int accumulate, float *scratch) {
+  static const float *const nothing[] = {NULL};
+  pk_gemm_tn_then(a, lda, b, ldb, m0, m1, N, K, c, ldc, accumulate, scratch, nothing);
+}
+
+void pk_gemm_tn_then(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1, idx N, idx K,
+                     float *c, idx ldc, int accumulate, float *scratch,
+                     const float *const *later) {
+  tn_later then = {later, m0 * N, (m1 - m0) * N, 0};
   float *ap = scratch, *bp = scratch + POCK_TN_KC * MR;
   int pack = m1 - m0 > 3 * MR || N % POCK_VW != 0; /* else B is read in place */
   /* Of many columns fewer rows: a tile of A is packed for more panels, and B takes no more room. */
@@ -254,6 +284,7 @@ void pk_gemm_tn(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1
       idx k = idx_min(step, K - k0), k1 = k0 + step;
       const float *from = b + k0 * ldb + n;
       tn_block t = {a + k0 * lda, from, lda, ldb, NR, k};
+      if (then.size <= POCK_TN_LATER) t.later = &then;
       if (K - k1 >= step)
         t.next_a = a + k1 * lda + m0, t.next_b = b + k1 * ldb + n, t.next_ldb = ldb;
       if (pack) {

@@ -21,7 +21,7 @@
  * of the strides is 1. */
 void pk_pack_b(const float *b, idx stride_k, idx stride_n, idx K, idx N, float *bp, idx panel0,
                idx panel1);
-/* The same for b[K][N] of which `from` has the transpose, packed. */
+/* The same for b[K][N] of which `from` has the transpose, packed; bp begins with panel0. */
 void pk_pack_panels_t(const float *from, idx K, idx N, float *bp, idx panel0, idx panel1);
 /* c[rows][N] = a[rows][K] @ b, or += when accumulate; bp is b packed by pk_pack_b. */
 void pk_gemm(const float *a, idx lda, const float *bp, idx K, idx N, float *c, idx ldc, idx rows,
@@ -29,6 +29,10 @@ void pk_gemm(const float *a, idx lda, const float *bp, idx K, idx N, float *c, i
 /* c[m0:m1][N] = a[K][m0:m1]^T @ b[K][N], or += when accumulate. */
 void pk_gemm_tn(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1, idx N, idx K,
                 float *c, idx ldc, int accumulate, float *scratch);
+/* The same; rows m0:m1 of the arrays in `later`, [.][N] and a NULL behind them, are read next. */
+void pk_gemm_tn_then(const float *a, idx lda, const float *b, idx ldb, idx m0, idx m1, idx N, idx K,
+                     float *c, idx ldc, int accumulate, float *scratch,
+                     const float *const *later);
 /* c[row0:row1][N], element (r, n) being the sum over p < count of parts[p * part + r * row_step +
  * n * col_step]. */
 void pk_sum_parts(const float *parts, idx count, idx part, idx row_step, idx col_step, idx N,
