@@ -63,12 +63,12 @@ FOUND = {
         "resnet/elpv",
     ),
     "vit": Found(
-        "Vision transformers of six layers, with apart query, key and value.",
+        "Vision transformers of six layers or more, with query, key and value in three matrices.",
         "vit/emoji",
         "vit/elpv",
     ),
     "minilm": Found(
-        "MiniLM-L6 and other BERTs of six layers and more.", "minilm/movies", "minilm/tweets"
+        "MiniLM-L6 and other BERTs of three layers or more.", "minilm/movies", "minilm/tweets"
     ),
 }
 PUBLISHED = {
@@ -97,7 +97,7 @@ class Evidence:
         task = load(found.on)
         comparison = Comparison(task, self._record, Options(SEEDS, (), True, "loss", THREADS))
         analysis = comparison.analysis
-        scheme = self._searched(task, comparison)
+        scheme = self._searched(task, name, comparison)
         preset = preset_of(task.graph, scheme.shares, name, found.about)
         evidence = {
             "found_on": task.name,
@@ -114,11 +114,11 @@ class Evidence:
         known = {"publication": preset.evidence["publication"], "steps": _steps(name)}
         return self._measured(replace(preset, evidence=known), PUBLISHED[name])
 
-    def _searched(self, task: Task, comparison: Comparison) -> pe.UpdateScheme:
-        """What update_schemes found for the task; a search of our own where it has not."""
+    def _searched(self, task: Task, name: str, comparison: Comparison) -> pe.UpdateScheme:
+        """What an earlier run, or update_schemes, found for the task; else a search."""
         rows = self._known_rows(task) | self._record.task(task)["schemes"]
-        if "searched" in rows:
-            return pe.UpdateScheme(rows["searched"]["shares"][0])
+        if row := rows.get(name, rows.get("searched")):
+            return pe.UpdateScheme(row["shares"][0])
         analysis = comparison.analysis
         return comparison.chooser.searched(analysis.gains, analysis.bias_gains)
 
