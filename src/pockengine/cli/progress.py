@@ -1,5 +1,8 @@
 """How far a verb is: a bar on a terminal, plain lines elsewhere; and what Ctrl-C leaves."""
 
+import ctypes
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +79,20 @@ def in_words(seconds_left: float) -> str:
         return ""
     rounded = max(1, round(seconds_left))
     return f"{rounded} s left" if rounded < 120 else f"{round(seconds_left / 60)} min left"
+
+
+@contextmanager
+def native_prints_aside() -> Iterator[None]:
+    """What native libraries print goes to the standard error: HiGHS says a word now and then."""
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # C has a buffer of its own
+        os.dup2(ours, 1)
+        os.close(ours)
 
 
 @contextmanager

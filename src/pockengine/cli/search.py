@@ -18,7 +18,7 @@ from pockengine.cli.analyze import require_packages
 from pockengine.cli.data import Reading
 from pockengine.cli.load import find_model
 from pockengine.cli.options import Config, Dim, Json, Model, Workers, with_options
-from pockengine.cli.progress import Tell, counted, kept_in, shown, stage
+from pockengine.cli.progress import Tell, counted, kept_in, native_prints_aside, shown, stage
 from pockengine.data.dataset import Dataset
 from pockengine.files import write_atomically
 from pockengine.target import Target
@@ -94,7 +94,7 @@ def search(
     require_packages(measured=True, drawn=report is not None)
     known = Analysis.load(analysis, find_model(model, dim).load())
     sets = checking.sets(reading, known)
-    with shown() as tell:
+    with shown() as tell, native_prints_aside():
         timed = budgets.step_ms is not None or report is not None
         searcher = _searcher(known, budgets, tell, timed)
         tell(stage("looking for the best scheme"))
