@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from zoo import ZOO
+from zoo import _TEXT, _TEXT_HEAD, ZOO, Entry, hugging_face, tokens
 
 import pockengine as pe
 from pockengine import presets, structure
@@ -17,10 +17,25 @@ from pockengine.ir.graph import Graph
 from pockengine.presets import Place, Preset, preset_of
 from pockengine.scheme import UpdateScheme
 
+DEEP = Entry(
+    hugging_face("Bert", _TEXT_HEAD, **{**_TEXT, "num_hidden_layers": 6}), tokens(types=True)
+)
+MEMBERS = {
+    "bert": "deep_bert",
+    "bottleneck": "resnet50",
+    "distilbert": "bert",
+    "efficientnet_lite": "hf_mobilenetv2",
+    "inverted_bottleneck": "efficientnet",
+    "minilm": "deep_bert",
+    "resnet_basic": "resnet18",
+    "vit": "deit",
+}
+
 
 @cache
 def graph_of(name: str) -> Graph:
-    return pe.import_torch(ZOO[name].model(), ZOO[name].batch(2, 0)[0])
+    entry = DEEP if name == "deep_bert" else ZOO[name]
+    return pe.import_torch(entry.model(), entry.batch(2, 0)[0])
 
 
 def weights_of(graph: Graph, scheme: UpdateScheme) -> list[str]:
@@ -69,15 +84,7 @@ def test_transformers_of_other_names(name: str, ending: str) -> None:
 @pytest.mark.parametrize("name", presets.NAMES)
 def test_the_library_knows_a_member_of_each_family(name: str) -> None:
     """What a preset trains has its places again."""
-    members = {
-        "bottleneck": "resnet50",
-        "distilbert": "bert",
-        "inverted_bottleneck": "efficientnet",
-    }
-    members |= {"resnet_basic": "resnet18", "efficientnet_lite": "hf_mobilenetv2"}
-    if name not in members:
-        pytest.skip("the models of the tests have too few layers")
-    graph, preset = graph_of(members[name]), presets.load(name)
+    graph, preset = graph_of(MEMBERS[name]), presets.load(name)
     again = preset_of(graph, UpdateScheme.preset(graph, name).shares, name)
     assert (again.biases, set(again.weights)) == (preset.biases, set(preset.weights))
 
