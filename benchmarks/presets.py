@@ -53,7 +53,7 @@ class Found:
 
 FOUND = {
     "efficientnet_lite": Found(
-        "EfficientNet-Lite and MobileNetV2: stacks of inverted bottlenecks without squeezing.",
+        "EfficientNet-Lite0 of any width: a stem and 16 inverted bottlenecks without squeezing.",
         "efficientnet-lite0/emoji",
         "efficientnet-lite0/elpv",
     ),
@@ -219,11 +219,13 @@ def library(figures: Figures) -> str:
 
 
 def _trains(preset: Preset) -> str:
-    return f"biases of {preset.biases} blocks, {len(preset.weights)} weights in {_blocks(preset)}"
+    within = _count(len({place.block for place in preset.weights}), "block")
+    weights = f"{_count(len(preset.weights), 'weight')} in {within}"
+    return f"biases of {_count(preset.biases, 'block')}, {weights}" if preset.biases else weights
 
 
-def _blocks(preset: Preset) -> str:
-    return f"{len({place.block for place in preset.weights})} blocks"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def accuracies(figures: Figures) -> str:

@@ -7,7 +7,8 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from zoo import _TEXT, _TEXT_HEAD, ZOO, Entry, hugging_face, tokens
+from benchmarks.tasks.vision_networks import EfficientNetLite0
+from zoo import _TEXT, _TEXT_HEAD, ZOO, Entry, hugging_face, images, tokens
 
 import pockengine as pe
 from pockengine import presets, structure
@@ -17,14 +18,17 @@ from pockengine.ir.graph import Graph
 from pockengine.presets import Place, Preset, preset_of
 from pockengine.scheme import UpdateScheme
 
-DEEP = Entry(
-    hugging_face("Bert", _TEXT_HEAD, **{**_TEXT, "num_hidden_layers": 6}), tokens(types=True)
-)
+OTHERS = {
+    "deep_bert": Entry(
+        hugging_face("Bert", _TEXT_HEAD, **{**_TEXT, "num_hidden_layers": 6}), tokens(types=True)
+    ),
+    "lite0": Entry(lambda: EfficientNetLite0(5), images(32), frozen=True),
+}
 MEMBERS = {
     "bert": "deep_bert",
     "bottleneck": "resnet50",
     "distilbert": "bert",
-    "efficientnet_lite": "hf_mobilenetv2",
+    "efficientnet_lite": "lite0",
     "inverted_bottleneck": "efficientnet",
     "minilm": "deep_bert",
     "resnet_basic": "resnet18",
@@ -34,7 +38,7 @@ MEMBERS = {
 
 @cache
 def graph_of(name: str) -> Graph:
-    entry = DEEP if name == "deep_bert" else ZOO[name]
+    entry = OTHERS.get(name) or ZOO[name]
     return pe.import_torch(entry.model(), entry.batch(2, 0)[0])
 
 
