@@ -158,6 +158,9 @@ def report(
             "p90": float(np.quantile(sizes, 0.9)),
             "signed_median": float(np.median(signed)),
         }
+    if timed:
+        shares = [row.get("modelled_share", 0.0) for row in timed]
+        found["modelled_share"] = float(np.median(shares))
     return found | {"rows": [r | t for r, t in itertools.zip_longest(rows, timed, fillvalue={})]}
 
 

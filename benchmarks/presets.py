@@ -5,9 +5,9 @@
 
 For each preset of `FOUND`: an analysis and a search (a fifth of the extra memory of full training)
 on one task, its places, and trainings on this and on another task of the family beside the head
-alone and everything. The published presets are trained on the tasks of `PUBLISHED`. A preset is
-written, with all of this as its evidence, once everything has been measured. What is in FILE is not
-done again, nor what `benchmarks.update_schemes` knows of the same schemes.
+alone and everything. A preset is written, with all of this as its evidence, once everything has
+been measured. What is in FILE is not done again, nor what `benchmarks.update_schemes` knows of the
+same schemes. The published presets are files written by hand; their steps are those of the suite.
 """
 
 import argparse
@@ -63,19 +63,13 @@ FOUND = {
         "resnet/elpv",
     ),
     "vit": Found(
-        "Vision transformers of six layers or more, with query, key and value in three matrices.",
+        "Vision transformers with query, key and value in three matrices.",
         "vit/emoji",
         "vit/elpv",
     ),
     "minilm": Found(
         "MiniLM-L6 and other BERTs of three layers or more.", "minilm/movies", "minilm/tweets"
     ),
-}
-PUBLISHED = {
-    "inverted_bottleneck": ("efficientnet-lite0/emoji",),
-    "bottleneck": (),
-    "bert": ("minilm/movies",),
-    "distilbert": ("minilm/movies",),
 }
 SUITE = HERE / "results" / "latest.json"  # of benchmarks: the steps of larger networks
 WORKLOADS = {
@@ -107,12 +101,6 @@ class Evidence:
             "contributions": list(_contributions(task.graph, analysis)),
         }
         return self._measured(replace(preset, evidence=evidence), (found.on, found.other))
-
-    def of_published(self, name: str) -> Preset:
-        """A preset that is there already, measured."""
-        preset = presets.load(name)
-        known = {"publication": preset.evidence["publication"], "steps": _steps(name)}
-        return self._measured(replace(preset, evidence=known), PUBLISHED[name])
 
     def _searched(self, task: Task, name: str, comparison: Comparison) -> pe.UpdateScheme:
         """What an earlier run, or update_schemes, found for the task; else a search."""
@@ -220,7 +208,9 @@ def library(figures: Figures) -> str:
 
 def _trains(preset: Preset) -> str:
     within = _count(len({place.block for place in preset.weights}), "block")
-    weights = f"{_count(len(preset.weights), 'weight')} in {within}"
+    partly = sum(place.share < 1 for place in preset.weights)
+    weights = _count(len(preset.weights), "weight") + (f" ({partly} in part)" if partly else "")
+    weights += f" in {within}"
     return f"biases of {_count(preset.biases, 'block')}, {weights}" if preset.biases else weights
 
 
@@ -244,7 +234,7 @@ def steps(figures: Figures) -> str:
     """What a step with each preset takes beside one that trains everything."""
     rows = [["preset", "network", "step, ms", "of full, ms", "memory, MB", "of full, MB"]]
     for preset in figures["presets"]:
-        for title, cells in preset.evidence.get("steps", {}).items():
+        for title, cells in _steps(preset.name).items():
             both = [cells[kind] for kind in ("preset", FULL)]
             ms = [f"{cell['step_ms']:.3g}" for cell in both]
             megabytes = [f"{cell['planned_bytes'] / 1e6:.3g}" for cell in both]
@@ -277,11 +267,13 @@ def main() -> None:
         return
     known: Mapping[str, Any] = json.loads(given.known.read_text())
     evidence = Evidence(Record(given.out), dict(known))
-    for name in [*FOUND, *PUBLISHED]:
-        if any(fnmatch(name, glob) for glob in given.presets):
-            measure = evidence.of_found if name in FOUND else evidence.of_published
-            write_atomically(LIBRARY / f"{name}.json", measure(name).to_json().encode())
-            print(name, "written", flush=True)
+    names = [name for name in FOUND if any(fnmatch(name, glob) for glob in given.presets)]
+    if not names:
+        parser.error(f"no preset is called {' or '.join(given.presets)}: {', '.join(FOUND)}")
+    for name in names:
+        preset = evidence.of_found(name)
+        write_atomically(LIBRARY / f"{name}.json", preset.to_json().encode())
+        print(name, "written", flush=True)
 
 
 if __name__ == "__main__":

@@ -261,7 +261,10 @@ def main() -> None:
         return
     seeds = tuple(range(given.seeds))
     options = Options(seeds, tuple(given.methods), given.fast, given.metric, given.workers)
-    for name in [n for n in NAMES if any(fnmatch(n, glob) for glob in given.tasks)]:
+    names = [n for n in NAMES if any(fnmatch(n, glob) for glob in given.tasks)]
+    if not names:
+        parser.error(f"no task is called {' or '.join(given.tasks)}: {', '.join(NAMES)}")
+    for name in names:
         comparison = Comparison(load(name), record, options)
         if given.times:
             comparison.time_steps()

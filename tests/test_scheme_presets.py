@@ -202,8 +202,9 @@ GOOD = {
         ({"biases": -1}, 'the preset\'s "biases" is a number of blocks, got -1'),
         ({"weights": ["fc"]}, "the preset's \"weights\" are objects, got 'fc'"),
         ({"weights": [{"block": -1}]}, "a place has the fields block, .*, share; got block"),
-        ({"weights": [{**PLACE, "block": 0}]}, 'a place has a block below 0, .*"block": 0'),
-        ({"weights": [{**PLACE, "share": 1.5}]}, "a share over 0 and at most 1, got .* 1.5"),
+        ({"weights": [{**PLACE, "block": 0}]}, "a place has a block below 0, .*block=0"),
+        ({"weights": [{**PLACE, "share": 10**400}]}, "a place has a block below 0"),
+        ({"weights": [{**PLACE, "share": 1.5}]}, "a share over 0 and at most 1, got .*share=1.5"),
         ({"weights": [PLACE, PLACE]}, "the preset names one weight twice"),
     ],
 )

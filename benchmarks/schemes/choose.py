@@ -6,6 +6,7 @@ search is pockengine's own, with a budget for this number in place of the whole 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 
@@ -31,7 +32,12 @@ class Chooser:
         head, target = pe.UpdateScheme.head_only(task.graph), pe.Target.host(threads=THREADS)
         job = Job.of(task.graph, "cross_entropy", task.optimizer, head, task.batch, target)
         self.oracle = CostOracle(job)
-        self.budget = int(share * self.extra(pe.UpdateScheme.full(task.graph)))
+        self._share = share
+
+    @cached_property
+    def budget(self) -> int:
+        """Bytes of extra memory."""
+        return int(self._share * self.extra(pe.UpdateScheme.full(self._graph)))
 
     def extra(self, scheme: pe.UpdateScheme) -> int:
         """Bytes that training takes beyond the weights and inference."""

@@ -24,7 +24,6 @@ from pockengine.structure import Block, Use
 
 Share = float | tuple[int, ...]  # a ratio in (0, 1], or input-channel indices
 
-PRESETS = presets.NAMES
 
 _FORMAT, _VERSION = "pockengine.scheme", 1
 
@@ -97,7 +96,7 @@ class UpdateScheme:
 
     @staticmethod
     def preset(graph: Graph, preset: str | presets.Preset) -> "UpdateScheme":
-        """A scheme that proved itself on a family of models: one of `PRESETS`,
+        """A scheme that proved itself on a family of models: one of `presets.NAMES`,
         or a preset of your own.
 
         Raises SchemeError for an unknown name, or a model with too few blocks or weights for it.

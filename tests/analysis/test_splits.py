@@ -34,6 +34,19 @@ def test_each_seed_holds_out_another_part(tmp_path: Path) -> None:
     assert indices(tmp_path, 0)[0].tolist() == first
 
 
+def test_groups_of_several_sizes_give_splits_of_one_size(tmp_path: Path) -> None:
+    """And the sizes, given again, bring the same samples: a check judges as its analysis did."""
+    people = np.repeat(np.arange(31), np.random.default_rng(4).integers(5, 40, 31))
+    data, seeds = dataset(len(people)).grouped(people), (0, 1, 2)
+    sizes = write_splits([data], seeds, Sizes(10_000, 10_000), tmp_path / "a")
+    assert write_splits([data], seeds, sizes, tmp_path / "b") == sizes
+    for seed in seeds:
+        first, again = indices(tmp_path / "a", seed), indices(tmp_path / "b", seed)
+        assert [len(part) for part in first] == [sizes.train, sizes.validation]
+        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+        assert not set(people[first[0]]) & set(people[first[1]])
+
+
 def test_groups_stay_whole(tmp_path: Path) -> None:
     documents = np.arange(300) // 5
     write_splits([dataset(300).grouped(documents)], (0, 1), Sizes(150, 60), tmp_path)

@@ -39,7 +39,7 @@ def test_a_worker_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
     hanging.chmod(0o755)
     monkeypatch.setattr(trials, "sys", SimpleNamespace(executable=str(hanging)))
     monkeypatch.setattr(trials, "LEAST_PATIENCE", 1.0)
-    with pytest.raises(AnalysisError, match="gave no answer for 1 s, much longer than any trial"):
+    with pytest.raises(AnalysisError, match="gave no answer for 1 s; see that the machine"):
         pe.analyze(small_task.graph(), SETS[0], workers=2)
 
 

@@ -20,7 +20,8 @@ from pockengine.extras import require
 from pockengine.files import write_atomically
 from pockengine.job import Job
 from pockengine.plan.picture import most_alive, timeline_svg
-from pockengine.scheme import PRESETS, UpdateScheme
+from pockengine.presets import NAMES
+from pockengine.scheme import UpdateScheme
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def presets_beside(analysis: Analysis, searcher: Searcher) -> dict[str, RatedSch
     """What presets are predicted to bring, and cost: those that find weights to train here."""
     graph, found = searcher.job.graph, {}
     weights = {candidate.name for candidate in candidates(graph)}
-    for name in PRESETS:
+    for name in NAMES:
         with suppress(SchemeError):
             scheme = UpdateScheme.preset(graph, name)
             if weights & scheme.shares.keys():

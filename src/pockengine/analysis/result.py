@@ -215,7 +215,7 @@ class Analysis:
         """What a scheme adds to training the head alone, by the additive model.
 
         Between the shares, and the numbers of last blocks, that were measured it goes along a line.
-        What was not measured adds nothing.
+        Biases beyond those that were measured, and other tensors that were not, add nothing.
         """
         graph, gains = self.known_graph, self.gains
         biases = {

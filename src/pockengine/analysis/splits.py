@@ -30,22 +30,25 @@ def write_splits(sets: Sequence[Dataset], seeds: Sequence[int], most: Sizes, fol
     holds out a part of its own, so that contributions do not depend on one lucky split; the data's
     groups stay whole. Raises AnalysisError for too few samples, and for classes that one of two
     given sets lacks.
+
+    All seeds have the same sizes, which are returned: given as `most`, they bring the same splits.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_classes(sets)
-    for seed in seeds:
-        chosen, judged = _split(sets, seed)
-        labels = [data.labels for data in sets]
-        chosen = _at_most(chosen, most.train, labels, seed)
-        judged = _at_most(judged, most.validation, labels, seed)
-        np.savez(folder / f"{seed}.npz", train=chosen, validation=judged)
-    if len(judged) < LEAST:
-        half = 1.64 * 0.5 / np.sqrt(len(judged))
+    splits = [_split(sets, seed) for seed in seeds]  # where there are groups, of several sizes
+    train = min(most.train, *(len(chosen) for chosen, _ in splits))
+    validation = min(most.validation, *(len(judged) for _, judged in splits))
+    if validation < LEAST:
+        half = 1.64 * 0.5 / np.sqrt(validation)
         raise AnalysisError(
-            f"{len(judged)} validation samples are too few to measure anything: an accuracy would "
+            f"{validation} validation samples are too few to measure anything: an accuracy would "
             f"be known to ±{100 * half:.0f} points at best; give at least {LEAST}, better hundreds"
         )
-    return Sizes(len(chosen), len(judged))
+    labels = [data.labels for data in sets]
+    for seed, (chosen, judged) in zip(seeds, splits, strict=True):
+        part = _at_most(chosen, train, labels, seed), _at_most(judged, validation, labels, seed)
+        np.savez(folder / f"{seed}.npz", train=part[0], validation=part[1])
+    return Sizes(train, validation)
 
 
 def _split(sets: Sequence[Dataset], seed: int) -> tuple[Array, Array]:

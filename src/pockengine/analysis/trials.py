@@ -110,6 +110,7 @@ class Lab:
         self._idle = list(self._workers)
         self._lock = threading.Lock()
         self._seconds: list[float] = []
+        self._slowest = 0.0
         self.stage, self.expected, self._done = "", 0, 0
 
     def __enter__(self) -> "Lab":
@@ -156,6 +157,7 @@ class Lab:
         if known is None:
             known = self._measured(trial)
         with self._lock:
+            self._slowest = max(self._slowest, known["seconds"])
             self._done += 1
             self._report()
         return Score(known["metrics"], known["seconds"], known["diverged"])
@@ -176,7 +178,7 @@ class Lab:
     def _limit(self) -> float:
         """Seconds that a trial may take."""
         with self._lock:
-            return max(LEAST_PATIENCE, PATIENCE * max(self._seconds, default=0.0))
+            return max(LEAST_PATIENCE, PATIENCE * self._slowest)
 
     def _task(self, trial: Trial) -> dict[str, Any]:
         return {
@@ -229,9 +231,8 @@ class _Process:
             process.stdin.flush()
         if not wait([process.stdout.fileno()], limit):
             raise AnalysisError(
-                f"a worker process gave no answer for {limit:.0f} s, much longer than any trial "
-                "has taken; see that the machine has enough free memory, and start again (a folder "
-                "keeps what was measured)"
+                f"a worker process gave no answer for {limit:.0f} s; see that the machine has "
+                "enough free memory, and start again (a folder keeps what was measured)"
             )
         line = process.stdout.readline()
         if not line:

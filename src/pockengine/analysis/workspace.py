@@ -72,4 +72,6 @@ def _alone(folder: Path) -> Iterator[None]:
                 f"another analysis or check is at work in {folder}; wait until it ends, or choose "
                 "another folder"
             ) from None
+        except OSError as error:
+            raise AnalysisError(f"{folder} cannot be locked ({error}); choose another") from error
         yield

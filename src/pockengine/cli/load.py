@@ -13,7 +13,8 @@ from pockengine.frontends.onnx import check_onnx, import_onnx
 from pockengine.frontends.support import Unsupported
 from pockengine.ir.graph import Graph
 from pockengine.optim import Optimizer, as_optimizer
-from pockengine.scheme import PRESETS, UpdateScheme
+from pockengine.presets import NAMES
+from pockengine.scheme import UpdateScheme
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,11 @@ def make_scheme(graph: Graph, words: str, train: list[str] | None) -> UpdateSche
         return getattr(UpdateScheme, name)(graph, _whole_number(count))  # type: ignore[no-any-return]
     if words in ("full", "head_only", "biases", "norm_affine"):
         return getattr(UpdateScheme, words)(graph)  # type: ignore[no-any-return]
-    if words in PRESETS:
+    if words in NAMES:
         return UpdateScheme.preset(graph, words)
     raise SchemeError(
         f"no scheme is called {words!r}; there are full, head_only, last_blocks:K, biases[:K], "
-        f"norm_affine[:K], {', '.join(PRESETS)}, a .json file, and --train GLOB=SHARE."
+        f"norm_affine[:K], {', '.join(NAMES)}, a .json file, and --train GLOB=SHARE."
     )
 
 

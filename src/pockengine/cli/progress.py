@@ -84,6 +84,9 @@ def in_words(seconds_left: float) -> str:
 @contextmanager
 def native_prints_aside() -> Iterator[None]:
     """What native libraries print goes to the standard error: HiGHS says a word now and then."""
+    if sys.stdout is None:  # closed by who started the program
+        yield
+        return
     sys.stdout.flush()
     ours = os.dup(1)
     os.dup2(2, 1)

@@ -8,8 +8,9 @@
 
 This one trains the biases of the last 6 blocks, and half of the first weight of the last block.
 Blocks are counted from the end, and the weights of a block in order of use, so a preset fits models
-of the family with other names, widths and numbers of classes. The kind tells a model of another
-family. The head is trained whole by every preset. The library is the JSON files beside this one.
+of the family with other names, widths and numbers of classes. The kind tells a model of many
+another family, but not one transformer from another. The head is trained whole by every preset.
+The library is the JSON files beside this one.
 """
 
 import json
@@ -41,6 +42,14 @@ class Place:
     weight: int
     kind: str
     share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.block >= 0 or self.weight < 0 or not 0 < self.share <= 1:
+            raise SchemeError(
+                "a place has a block below 0, a weight from 0 on and a share over 0 and at most "
+                f"1, got {self}"
+            )
+        object.__setattr__(self, "share", float(self.share))
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ def preset_of(graph: Graph, shares: Mapping[str, Any], name: str, about: str = "
     anything beside the head, the biases of whole last blocks, and weights.
     """
     blocks, head = structure.blocks(graph), structure.head(graph)
-    if numbered := [n for n, share in shares.items() if not isinstance(share, float)]:
+    if numbered := [n for n, share in shares.items() if not isinstance(share, int | float)]:
         raise SchemeError(
             f"the scheme names the channels of {numbered[0]!r} by number, which means nothing in "
             "another model; a preset needs a ratio"
@@ -183,13 +192,7 @@ def _place(given: object) -> Place:
     if not isinstance(given, dict):
         raise SchemeError(f'the preset\'s "weights" are objects, got {given!r}')
     _checked(given, _PLACE, "a place")
-    place = Place(given["block"], given["weight"], given["kind"], float(given["share"]))
-    if place.block >= 0 or place.weight < 0 or not 0 < place.share <= 1:
-        raise SchemeError(
-            "a place has a block below 0, a weight from 0 on and a share over 0 and at most 1, got "
-            f"{json.dumps(given)}"
-        )
-    return place
+    return Place(**given)
 
 
 def _checked(given: Mapping[str, Any], kinds: Mapping[str, type], what: str) -> dict[str, Any]:

@@ -41,10 +41,7 @@ def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
 
 
 def matmul_panels(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
-    """The same where the second operand is a frozen weight, stored in panels.
-
-    Rows then cost no packing, so that a tile or two for each thread are enough to split them.
-    """
+    """The same where the second operand is a frozen weight, stored in panels."""
     op = value.op
     assert isinstance(op, MatMul)
     (_, columns), depth = value.shape, value.inputs[0].shape[1]
@@ -57,6 +54,7 @@ def matmul_panels(value: Value, x: list[str], target: Target) -> tuple[Call, ...
         return calls if _few_tiles(value, target) else calls[::-1]
     panel = f"{x[1]} + panel * {depth * target.nr}"
     calls = (by_panels(value, x[0], panel, target), _rows(value, x[0], x[1], target))
+    # Splitting rows costs no packing here, so that a few tiles of them are enough.
     return calls if value.shape[0] <= 2 * target.mr else calls[::-1]
 
 
