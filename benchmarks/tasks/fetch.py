@@ -178,7 +178,19 @@ def _unpack(archive: Path, content: Path, keep: tuple[str, ...]) -> None:
         _run("dpkg-deb", ["dpkg-deb", "-x", str(archive), str(content)], content)
     else:
         with tarfile.open(archive) as tar:
-            tar.extractall(content, [m for m in tar if m.name.startswith(keep)], filter="data")
+            for member in tar:
+                if member.isfile() and member.name.startswith(keep):
+                    _write(tar, member, content)
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, content: Path) -> None:
+    """One file, and none outside of the folder; Python before 3.11.4 has no filter for that."""
+    path, source = (content / member.name).resolve(), tar.extractfile(member)
+    if not path.is_relative_to(content.resolve()) or source is None:
+        raise AssetError(f"the archive has {member.name!r}, which is outside of its folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        shutil.copyfileobj(source, file)
 
 
 # Registries

@@ -175,11 +175,23 @@ def test_gains_that_cannot_be_told_apart(
 
 # Interrupts
 
+SLOWLY = """
+import time
+from pockengine.analysis.journal import Journal
+from pockengine.cli import main
+
+put = Journal.put
+Journal.put = lambda *given: (time.sleep(0.3), put(*given))
+main()
+"""
+
 
 def started(data: Path, out: Path) -> subprocess.Popen[str]:
-    """The command in a process of its own, when four more trials are done."""
-    code = "from pockengine.cli import main; main()"
-    command = [sys.executable, "-c", code, "analyze", MODEL, str(data), *SHORT, "--out", str(out)]
+    """The command in a process of its own, when four more trials are done.
+
+    It takes its time for each, so that some are left however busy the machine is.
+    """
+    command = [sys.executable, "-c", SLOWLY, "analyze", MODEL, str(data), *SHORT, "--out", str(out)]
     folder = Path(small_task.__file__).parent
     process = subprocess.Popen(
         command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -42,6 +42,22 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
     assert build_unit(UNIT, HOST, tmp_path / "second.so").read_bytes() == first
 
 
+def test_parts_make_one_library(tmp_path: Path) -> None:
+    functions = "".join(
+        f"#if POCK_IN({n})\nstatic int own(void) {{ return {n + 7}; }}\n"
+        f"POCK_EXPORT int pock_part{n}(void) {{ return own(); }}\n#endif\n"
+        for n in range(2)
+    )
+    source = f'#include "unit.h"\n{functions}'
+    path = build_unit(source, HOST, tmp_path / "first.so", parts=2)
+    library = ctypes.CDLL(str(path))
+    assert (library.pock_part0(), library.pock_part1()) == (7, 8)
+    again = build_unit(source, HOST, tmp_path / "second.so", parts=2)
+    assert again.read_bytes() == path.read_bytes()
+    with pytest.raises(CompileFailedError, match="own"):  # whole, they would be two of one name
+        build_unit(source, HOST, tmp_path / "whole.so")
+
+
 def test_an_empty_unit_builds_quickly(tmp_path: Path) -> None:
     build_unit(UNIT, HOST, tmp_path / "first.so")
     start = time.perf_counter()

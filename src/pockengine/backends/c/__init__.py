@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pockengine.backends.c.build import build_unit
 from pockengine.backends.c.calls import row_length
-from pockengine.backends.c.emit import emit, with_kernels
+from pockengine.backends.c.emit import PARTS, emit, with_kernels
 from pockengine.backends.c.rules import canonical
 from pockengine.backends.c.tuning import tune
 from pockengine.backends.code import Code
@@ -23,6 +23,6 @@ def build(plan: Plan, target: Target, timed: bool = False) -> Code:
     """
     source = emit(plan, target, timed)
     with tempfile.TemporaryDirectory() as folder:
-        library = build_unit(source, target, Path(folder, "program.so")).read_bytes()
+        library = build_unit(source, target, Path(folder, "program.so"), PARTS).read_bytes()
     entries, size = tuple(plan.entries), plan.arena_bytes
     return Code(lambda threads: NativeExecutable(library, entries, size, threads), source, library)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -108,11 +109,12 @@ def kernel_library(target: Target) -> Path:
     return entry
 
 
-def build_unit(source: str, target: Target, out_path: Path) -> Path:
+def build_unit(source: str, target: Target, out_path: Path, parts: int = 1) -> Path:
     """Compiles a model's C source, which includes "pock.h", into a shared library at out_path.
 
     Only what the source marks POCK_EXPORT is visible in it. The same source gives the same bytes.
-    Raises CompilerMissingError, CompileFailedError.
+    Of several `parts` (POCK_IN in unit.h) each is compiled by itself, at the same time. Raises
+    CompilerMissingError, CompileFailedError.
     """
     compiler = find_compiler()
     library = kernel_library(target)
@@ -120,9 +122,18 @@ def build_unit(source: str, target: Target, out_path: Path) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         # A name relative to the working directory, so that no path reaches the output.
         Path(folder, "unit.c").write_text(source)
+        flags = _compile_flags(compiler, target)
+        objects = [f"part{number}.o" for number in range(parts)]
+
+        def compile_part(number: int) -> None:
+            part = [f"-DPOCK_PART={number}"] if parts > 1 else []
+            _run(compiler, [*flags, *part, "-c", "unit.c", "-o", objects[number]], folder)
+
+        with ThreadPoolExecutor(parts) as threads:
+            list(threads.map(compile_part, range(parts)))
         with _written_whole(out_path.absolute()) as partial:
-            flags = _compile_flags(compiler, target)
-            _run(compiler, [*flags, "unit.c", str(library), *link, "-o", str(partial)], folder)
+            machine = compiler.machine_flags(target)
+            _run(compiler, [*machine, *objects, str(library), *link, "-o", str(partial)], folder)
     return out_path
 
 

@@ -24,6 +24,7 @@ from pockengine.passes.fuse import anchor_of, landing_of
 from pockengine.plan.planner import EntryPlan, Plan
 from pockengine.target import Target
 
+PARTS = 2  # of the source, that may be compiled side by side: the largest entry point, and the rest
 SERIAL_US = 4  # microseconds of work below which a step is not worth waking threads for,
 FLOPS_PER_US, BYTES_PER_US = 100_000, 20_000  # by what one core does
 
@@ -71,7 +72,11 @@ def emit(plan: Plan, target: Target, timed: bool = False) -> str:
     """
     _refuse_unsupported(plan)
     tables = Tables()
-    bodies = [_Entry(name, plan, target, tables, timed).text() for name in plan.entries]
+    largest = max(plan.entries, key=lambda name: len(plan.entries[name].schedule.steps))
+    bodies = [
+        _in_part(0 if name == largest else 1, _Entry(name, plan, target, tables, timed).text())
+        for name in plan.entries
+    ]
     timing = ["#define POCK_TIMED"] if timed else []
     head = [*timing, '#include "unit.h"', "", *tables.text(), ""]
     tail = [
@@ -81,7 +86,11 @@ def emit(plan: Plan, target: Target, timed: bool = False) -> str:
         " return pk_pool_start(pool, threads); }",
         "POCK_EXPORT void pock_stop(pk_pool *pool) { pk_pool_stop(pool); }",
     ]
-    return "\n".join([*head, *bodies, *tail, ""])
+    return "\n".join([*head, *bodies, _in_part(1, "\n".join(tail)), ""])
+
+
+def _in_part(part: int, text: str) -> str:
+    return f"#if POCK_IN({part})\n{text}\n#endif\n"
 
 
 def _refuse_unsupported(plan: Plan) -> None:

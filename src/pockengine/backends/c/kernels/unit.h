@@ -9,6 +9,13 @@
 
 #include "pock.h"
 
+/* A unit is compiled whole, or in parts, side by side, each with its number as POCK_PART. */
+#ifdef POCK_PART
+#define POCK_IN(part) (POCK_PART == (part))
+#else
+#define POCK_IN(part) 1
+#endif
+
 /* The `count` <= 64 bits from bit `first`, a multiple of 8, of packed truth values. */
 PK_INLINE uint64_t pk_load_bits(const unsigned char *bits, idx first, idx count) {
   uint64_t word = 0;
