@@ -17,7 +17,6 @@ measured in other programs, against themselves in this one; `modelled`, the step
 
 import argparse
 import itertools
-import json
 import random
 import statistics
 import time
@@ -31,7 +30,7 @@ import torch
 
 import pockengine as pe
 from benchmarks.networks import MODELS, calibrated
-from benchmarks.summary import machine
+from benchmarks.summary import keep, machine
 from pockengine import structure
 from pockengine.analysis import timing
 from pockengine.analysis.calibrate import TimedProgram, as_run, calibrate, in_turns
@@ -173,14 +172,6 @@ def show(found: dict[str, Any]) -> None:
             print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
 
 
-def write(path: Path, options: argparse.Namespace, found: dict[str, Any]) -> None:
-    """Puts the network's figures into a file, beside those of others."""
-    known = json.loads(path.read_text()) if path.exists() else {}
-    settings = {"batch": options.batch, "seed": options.seed, **machine(options.threads)}
-    known[options.network] = settings | found
-    path.write_text(json.dumps(known, indent=1) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--network", default="mobilenetv2", choices=list(MODELS))
@@ -196,7 +187,8 @@ def main() -> None:
     found = report(cases, timed_rows(job, cases) if options.timed else [], queries)
     show(found)
     if options.json:
-        write(options.json, options, found)
+        settings = {"batch": options.batch, "seed": options.seed, **machine(options.threads)}
+        keep(options.json, options.network, settings | found)
 
 
 if __name__ == "__main__":

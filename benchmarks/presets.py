@@ -25,7 +25,7 @@ from benchmarks import render
 from benchmarks.contenders import OURS
 from benchmarks.schemes.choose import THREADS, Chooser
 from benchmarks.schemes.record import Figures, Record, runs_of
-from benchmarks.schemes.training import counted, missing_runs, opened, trained
+from benchmarks.schemes.training import counted
 from benchmarks.tasks import Task, load
 from benchmarks.update_schemes import RESULTS as KNOWN
 from benchmarks.update_schemes import SHARE, Comparison, Options
@@ -136,15 +136,8 @@ class Evidence:
             same = (r for r in self._known_rows(task).values() if r["shares"] == shares)
             rows[name]["runs"] = next((r.get("runs", []) for r in same), [])
         row: Figures = rows[name]
-        if missing_runs(runs_of(row), SEEDS):
-            self._train(task, scheme, row)
+        self._record.train(task, row, SEEDS)
         return row
-
-    def _train(self, task: Task, scheme: pe.UpdateScheme, row: Figures) -> None:
-        with opened(task, scheme, threads=1, cached=True) as session:
-            while missing := missing_runs(runs_of(row), SEEDS):
-                for factor, seed in missing:
-                    self._record.add_run(row, trained(session, task, factor, seed))
 
     def _known_rows(self, task: Task) -> dict[str, Figures]:
         """What update_schemes knows of a task, if it is the same task still."""

@@ -10,14 +10,14 @@ the best that fits; that is for spaces of some thousand schemes, such as the wri
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pockengine as pe
-from benchmarks.summary import machine
+from benchmarks.schemes.choose import analysed
+from benchmarks.summary import keep, machine
 from benchmarks.tasks import NAMES, Task, load
 from pockengine.analysis.calibrate import calibrate
 from pockengine.analysis.cost import Cost
@@ -29,19 +29,6 @@ from pockengine.ir.graph import Graph
 
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)  # of the way from the head alone to full
 MOST_SCHEMES = 20_000  # that --every plans
-
-
-def analysed(task: Task, fast: bool) -> pe.Analysis:
-    return pe.analyze(
-        task.graph,
-        task.train,
-        task.validation,
-        optimizer=task.optimizer,
-        lr=task.lr,
-        batch=task.batch,
-        metric="loss",
-        fast=fast,
-    )
 
 
 def budgets(searcher: Searcher, graph: Graph) -> list[int]:
@@ -139,10 +126,8 @@ def main() -> None:
     found = measured(load(options.task), options.fast, options.every)
     show(options.task, found)
     if options.json:
-        known = json.loads(options.json.read_text()) if options.json.exists() else {}
         key = f"{options.task}, fast" if options.fast else options.task
-        known[key] = machine(pe.Target.host().threads) | found
-        options.json.write_text(json.dumps(known, indent=1) + "\n")
+        keep(options.json, key, machine(pe.Target.host().threads) | found)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ in less time) and that of the scheme (less work).
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -17,6 +18,7 @@ from benchmarks.contenders import CONTENDERS, OURS
 from benchmarks.measure import Worker
 from benchmarks.workloads import SCHEMES, Workload
 from pockengine.analysis.measure import quartiles
+from pockengine.files import write_atomically
 
 TENSORFLOW = "TensorFlow graph"
 PACKAGES = ("pockengine", "numpy", "torch", "transformers", "tensorflow_cpu", "keras", "jax")
@@ -96,6 +98,12 @@ def machine(threads: int) -> Figures:
         "packages": {name: v for name in PACKAGES if (v := version(name))},
         "threads": threads,
     }
+
+
+def keep(path: Path, key: str, found: Figures) -> None:
+    """Puts figures into a JSON file, beside those with other keys."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    write_atomically(path, (json.dumps({**known, key: found}, indent=1) + "\n").encode())
 
 
 def processor() -> str:

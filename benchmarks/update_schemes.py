@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pockengine as pe
 from benchmarks.schemes import tables
-from benchmarks.schemes.choose import THREADS, Chooser
+from benchmarks.schemes.choose import THREADS, Chooser, analysed
 from benchmarks.schemes.record import Figures, Record, described, runs_of, tasks_of
 from benchmarks.schemes.training import missing_runs, opened, step_ms, trained
 from benchmarks.tasks import NAMES, Task, load
@@ -69,7 +69,8 @@ class Comparison:
         self._judge_analysis()
         rows = [self._row(method) for method in self._options.methods if self._has(method)]
         with ThreadPoolExecutor(self._options.workers) as pool:
-            for done in [pool.submit(self._train, row) for row in rows]:
+            runs = [pool.submit(self._record.train, self.task, row, self._options.seeds) for row in rows]
+            for done in runs:
                 done.result()
 
     def _has(self, method: str) -> bool:
@@ -83,19 +84,8 @@ class Comparison:
         path = self._folder / "analysis.json"
         if path.exists():
             return pe.Analysis.load(path, self.task.graph)
-        task, options = self.task, self._options
-        found = pe.analyze(
-            task.graph,
-            task.train,
-            task.validation,
-            optimizer=task.optimizer,
-            lr=task.lr,
-            batch=task.batch,
-            metric=options.metric,
-            fast=options.fast,
-            folder=self._folder,
-            progress=_Stages(task.name),
-        )
+        options, stages = self._options, _Stages(self.task.name)
+        found = analysed(self.task, options.fast, options.metric, self._folder, stages)
         found.save(path)
         return found
 
@@ -189,16 +179,7 @@ class Comparison:
         path = _folder(load(other), self._options) / "analysis.json"
         return pe.Analysis.load(path, self.task.graph) if path.exists() else None
 
-    # training
-
-    def _train(self, row: Figures) -> None:
-        seeds = self._options.seeds
-        while missing := missing_runs(runs_of(row), seeds):
-            for number, group in _by_scheme(row["shares"], missing, seeds):
-                scheme = pe.UpdateScheme(row["shares"][number])
-                with opened(self.task, scheme, threads=1, cached=True) as session:
-                    for factor, seed in group:
-                        self._record.add_run(row, trained(session, self.task, factor, seed))
+    # times
 
     def time_steps(self) -> None:
         """Of every scheme that has none yet; the first one's where there are several."""
@@ -209,17 +190,6 @@ class Comparison:
                     row["step_ms"] = round(step_ms(session, self.task), 3)
                 print(f"{self.task.name:26} {name:12} {row['step_ms']:8.2f} ms", flush=True)
                 self._record.save()
-
-
-def _by_scheme(
-    shares: list[Figures], missing: list[tuple[float, int]], seeds: tuple[int, ...]
-) -> Iterator[tuple[int, list[tuple[float, int]]]]:
-    """The runs that have a scheme in common, with its number."""
-    groups: dict[int, list[tuple[float, int]]] = {}
-    for factor, seed in missing:
-        number = seeds.index(seed) if len(shares) > 1 else 0
-        groups.setdefault(number, []).append((factor, seed))
-    yield from groups.items()
 
 
 def _folder(task: Task, options: Options) -> Path:

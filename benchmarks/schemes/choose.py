@@ -7,6 +7,7 @@ search is pockengine's own, with a budget for this number in place of the whole 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -17,11 +18,34 @@ from pockengine.analysis.candidates import Candidate, bias_steps, candidates, st
 from pockengine.analysis.cost import CostOracle
 from pockengine.analysis.search import FoundScheme, find
 from pockengine.analysis.space import extra_memory, make_space
+from pockengine.analysis.trials import Progress
 from pockengine.ir.graph import Graph
 from pockengine.job import Job
 
 Extra = Callable[[pe.UpdateScheme], int]
 THREADS = 2
+
+
+def analysed(
+    task: Task,
+    fast: bool,
+    metric: str = "loss",
+    folder: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> pe.Analysis:
+    """The analysis of a task, with its recipe."""
+    return pe.analyze(
+        task.graph,
+        task.train,
+        task.validation,
+        optimizer=task.optimizer,
+        lr=task.lr,
+        batch=task.batch,
+        metric=metric,
+        fast=fast,
+        folder=folder,
+        progress=progress,
+    )
 
 
 class Chooser:

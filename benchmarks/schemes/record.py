@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.schemes.training import Run
+import pockengine as pe
+from benchmarks.schemes.training import Run, missing_runs, opened, trained
 from benchmarks.tasks import Task
 from pockengine.files import write_atomically
 
@@ -33,8 +34,18 @@ class Record:
             self.figures["tasks"][task.name] = known
         return known
 
-    def add_run(self, row: Figures, run: Run) -> None:
-        """One more training with the scheme of a row."""
+    def train(self, task: Task, row: Figures, seeds: Sequence[int]) -> None:
+        """Trains with the scheme of a row, or its scheme for each seed, what it has not yet."""
+        for number, shares in enumerate(row["shares"]):
+            own = seeds if len(row["shares"]) == 1 else seeds[number : number + 1]
+            if not _missing(row, seeds, own):
+                continue
+            with opened(task, pe.UpdateScheme(shares), threads=1, cached=True) as session:
+                while missing := _missing(row, seeds, own):
+                    for factor, seed in missing:
+                        self._add_run(row, trained(session, task, factor, seed))
+
+    def _add_run(self, row: Figures, run: Run) -> None:
         with self._lock:
             row.setdefault("runs", []).append(run.to_json())
         self.save()
@@ -44,6 +55,13 @@ class Record:
             text = json.dumps(self.figures, indent=1) + "\n"
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._path, text.encode())
+
+
+def _missing(
+    row: Figures, seeds: Sequence[int], own: Sequence[int]
+) -> list[tuple[float, int]]:
+    """What is to be trained next with some of the seeds."""
+    return [run for run in missing_runs(runs_of(row), seeds) if run[1] in own]
 
 
 def described(task: Task) -> Figures:

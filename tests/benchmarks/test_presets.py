@@ -52,16 +52,18 @@ def test_runs_of_the_same_scheme_are_taken_over(task: Any, tmp_path: Path) -> No
 def test_other_schemes_and_other_recipes_are_trained(
     task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[pe.UpdateScheme] = []
-    monkeypatch.setattr(Evidence, "_train", lambda self, task, scheme, row: trained.append(scheme))
+    trained: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        Record, "train", lambda self, task, row, seeds: trained.extend(row["shares"] * (not row["runs"]))
+    )
     head = pe.UpdateScheme.head_only(task.graph)
     scheme = head | pe.UpdateScheme({"0.3.0.weight": 0.5})
     known = known_of(task, scheme)
     evidence(tmp_path, known)._row(task, "head", head)
-    assert trained == [head]
+    assert trained == [head.shares]
     known["tasks"][task.name]["recipe"] = "another"
     evidence(tmp_path, known)._row(task, "own", scheme)
-    assert trained == [head, scheme]
+    assert trained == [head.shares, scheme.shares]
 
 
 def test_a_tensor_has_a_place(task: Any) -> None:

@@ -163,7 +163,7 @@ def least(space: Space) -> Choice:
 def _extremes(space: Space) -> tuple[Choice, Choice]:
     """The least that may be chosen, and the most."""
     deepest = min(space.groups[0], key=lambda option: option.block)
-    largest = (max(group, key=lambda option: option.nbytes) for group in space.groups[1:])
+    largest = (max(group, key=lambda option: option.training) for group in space.groups[1:])
     return least(space), (deepest, *largest)
 
 

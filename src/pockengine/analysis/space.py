@@ -55,7 +55,7 @@ class Option:
     scheme: UpdateScheme | None  # None for nothing
     block: int
     gain: float
-    nbytes: int = 0
+    training: int = 0  # bytes
     seconds: float = 0.0
 
 
@@ -67,7 +67,7 @@ class Reach:
     """The cost of a backward pass to a block: bytes of training and of all else, and seconds."""
 
     block: int
-    nbytes: int
+    training: int
     floor: int
     seconds: float
 
@@ -97,9 +97,9 @@ class Space:
     def need(self, chosen: Sequence[Option]) -> Need:
         """The additive estimate of what a scheme takes."""
         reach = self.reach(chosen)
-        nbytes = reach.nbytes + sum(option.nbytes for option in chosen)
+        training = reach.training + sum(option.training for option in chosen)
         seconds = reach.seconds + sum(option.seconds for option in chosen)
-        return Need(max(nbytes, reach.floor), nbytes, seconds)
+        return Need(max(training, reach.floor), training, seconds)
 
 
 def make_space(
@@ -123,8 +123,8 @@ def make_space(
     def costed(option: Option) -> Option:
         alone = known[probes[option.block].to_json()]
         both = known[_together(probes[option.block], option).to_json()]
-        nbytes = max(0, both.training - alone.training)
-        return replace(option, nbytes=nbytes, seconds=max(0.0, both.seconds - alone.seconds))
+        training = max(0, both.training - alone.training)
+        return replace(option, training=training, seconds=max(0.0, both.seconds - alone.seconds))
 
     reaches = tuple(_reach(block, known[probes[block].to_json()]) for block in reached)
     return Space(

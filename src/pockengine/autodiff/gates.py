@@ -1,11 +1,12 @@
 """Gates: which of the trained channels a step trains is decided when it runs.
 
-    g -> where(gate, g, 0)        p' -> where(gate, p', p)
+    g -> where(gate, g, 0)        p' -> where(gate, p', p)        s' -> where(gate, s', s)
 
 A gate has one bool for each trained input channel of its tensor, or one for the whole tensor where
 that has no such channels. With the first rule a closed channel has no part in the norm of all
-gradients, and with the second, decay and momentum leave it as it is. So a step is that of a program
-that was compiled for the open channels alone.
+gradients, and with the others decay and momentum leave it and its optimizer states as they are. So
+a step is that of a program that was compiled for the open channels alone, and native code leaves
+out what only closed gates would need (backends/c/needs.py).
 """
 
 from collections.abc import Mapping

@@ -150,7 +150,8 @@ def _optimizer_updates(
         old = take(params[name], channels)
         piece, new = own.update(old, g, slots, ticked, rate)
         updates[name] = put(params[name], channels, gates.choose(name, piece, old))
-        updates |= {f"{name}:{s}": value for s, value in new.items()}
+        kept = {s: gates.choose(name, value, slots[s]) for s, value in new.items()}
+        updates |= {f"{name}:{s}": value for s, value in kept.items()}
         states += slots.values()
     return updates, {v.op.name: zeros(v.type) for v in states}  # type: ignore[attr-defined]
 

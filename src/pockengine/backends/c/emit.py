@@ -8,13 +8,14 @@ An entry point returns 0, or the code of what it refused (see STATUS in runtime/
 checks the arena it is given, calls no allocator, and touches nothing but the arena.
 """
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from pockengine.backends.c.call import WHOLE, Call, block_of
 from pockengine.backends.c.calls import Choices, call, candidates, row_length, signature
 from pockengine.backends.c.loops import Loop
+from pockengine.backends.c.needs import Need, needs
 from pockengine.backends.c.riding import Riding, padded
 from pockengine.backends.c.syntax import CTYPE, Tables, indented
 from pockengine.errors import UnsupportedError
@@ -121,10 +122,12 @@ class _Entry:
     def text(self) -> str:
         functions, calls = [], []
         loss = self.entry.schedule.loss_step()
+        spared = needs(self.entry.schedule)
         for number, step in enumerate(self.entry.schedule.steps):
             writer = _StepWriter(self, number, step)
             functions += writer.functions()
-            calls += writer.launch()
+            launch = writer.launch()
+            calls += [f"if (run_{number}) {{", *launch, "}"] if number in spared else launch
             if self.timed:
                 calls.append(f"pk_lap(&clock, &pock_{self.name}_seconds[{number}]);")
             if number == loss:
@@ -135,12 +138,28 @@ class _Entry:
             f"if (bytes != {self.plan.arena_bytes}) return 1;",
             "if ((uintptr_t)arena % 64) return 2;",
             "char *const m = arena;",
+            *self._conditions(spared),
         ]
         if self.timed:
             steps = len(self.entry.schedule.steps)
             functions.append(f"POCK_EXPORT double pock_{self.name}_seconds[{steps}];")
             checks.append("double clock = pk_seconds();")
         return indented([*functions, head, *checks, *calls, "return 0;", "}", ""])
+
+
+    def _conditions(self, spared: Mapping[int, Need]) -> list[str]:
+        """Declares for each step that may be left out whether it is to run."""
+        gates = list(dict.fromkeys(gate for need in spared.values() for gate in need.gates))
+        lines = [
+            f"const int open_{i} = pk_any(m + {self.plan.offset(self.name, gate)}, "
+            f"{gate.type.nbytes});"
+            for i, gate in enumerate(gates)
+        ]
+        for number, need in spared.items():
+            wanted = [f"open_{gates.index(gate)}" for gate in dict.fromkeys(need.gates)]
+            wanted += [f"run_{later}" for later in need.steps]
+            lines.append(f"const int run_{number} = {' | '.join(wanted)};")
+        return lines
 
 
 class _StepWriter:

@@ -49,6 +49,13 @@ PK_INLINE int pk_labels_in_range(const int64_t *labels, idx count, int64_t class
   return 1;
 }
 
+/* Whether one of `count` bools is true. */
+PK_INLINE int pk_any(const char *bools, size_t count) {
+  int found = 0;
+  for (size_t i = 0; i < count; i++) found |= bools[i];
+  return found;
+}
+
 #ifdef POCK_TIMED
 #include <time.h>
 

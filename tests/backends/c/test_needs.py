@@ -1,0 +1,106 @@
+"""Steps of a gated program that are left out: those that serve closed gates alone."""
+
+from collections.abc import Set
+from typing import Any
+
+import pytest
+from small_models import ConvNet, image_graph, seeded
+
+import pockengine as pe
+from pockengine.backends.c.emit import emit
+from pockengine.backends.c.needs import needs
+from pockengine.compiler import plan_job
+from pockengine.ir.graph import Gate, Leaf
+from pockengine.ir.schedule import Schedule, storage
+from pockengine.job import Job
+from pockengine.optim import Optimizer
+from pockengine.plan.planner import Plan
+from pockengine.runtime.gates import PREFIX
+
+TARGET = pe.Target.host(threads=2)
+
+
+def planned(gated: bool = True, **settings: Any) -> Plan:
+    given = {"optimizer": pe.Adam(), "scheme": None, "batch": 4, "target": TARGET} | settings
+    graph = image_graph(seeded(ConvNet))
+    return plan_job(Job.of(graph, "cross_entropy", gated=gated, **given)).plan
+
+
+def run(schedule: Schedule, opened: Set[str]) -> set[int]:
+    """The steps that run with some gates open, as the emitted conditions say."""
+    found, running = needs(schedule), set[int]()
+    for number in reversed(range(len(schedule.steps))):
+        need = found.get(number)
+        gates = {v.op.name for v in need.gates} if need else set()  # type: ignore[attr-defined]
+        if need is None or gates & opened or running & set(need.steps):
+            running.add(number)
+    return running
+
+
+def wanted(schedule: Schedule, opened: Set[str]) -> set[int]:
+    """The steps that compute outputs, and what an open gate lets change: by walking up the graph."""
+    graph, steps = schedule.graph, schedule.steps
+    kept = {
+        storage(value)
+        for name, value in graph.updates.items()
+        if (gate := f"{PREFIX}{name.partition(':')[0]}") in graph.leaves() and gate not in opened
+    }
+    found = set(range(len(steps)))
+    for number in reversed(range(len(steps))):
+        read = {v for n in found if n > number for v in steps[n].reads}
+        roots = {*graph.outputs.values(), *graph.updates.values()}
+        stored = set(map(storage, steps[number].results)) - (kept - read)
+        if not stored & (read | set(map(storage, roots))):
+            found.discard(number)
+    return found
+
+
+GATES = (set(), {"head.bias"}, {"stem.weight"}, {"depthwise.weight", "head.weight"})
+
+
+@pytest.mark.parametrize("opened", GATES)
+@pytest.mark.parametrize("optimizer", [pe.SGD(), pe.SGD(momentum=0.9), pe.Adam(), pe.Lion()])
+def test_what_runs_is_what_open_gates_need(optimizer: Optimizer, opened: set[str]) -> None:
+    schedule = planned(optimizer=optimizer).entries["train"].schedule
+    gates = {PREFIX + name for name in opened}
+    assert run(schedule, gates) == wanted(schedule, gates)
+    assert len(run(schedule, gates)) < len(schedule.steps)
+
+
+def test_with_all_gates_open_all_runs() -> None:
+    schedule = planned().entries["train"].schedule
+    everything = set(schedule.graph.leaves(Gate))
+    assert run(schedule, everything) == set(range(len(schedule.steps)))
+
+
+@pytest.mark.parametrize("settings", [{}, {"clip": pe.ClipNorm(1.0)}, {"accumulate": 2}])
+def test_what_runs_reads_what_has_run(settings: dict[str, Any]) -> None:
+    for entry in planned(**settings).entries.values():
+        for gate in entry.schedule.graph.leaves(Gate):
+            done = {v for n in run(entry.schedule, {gate}) for v in entry.schedule.steps[n].results}
+            for number in run(entry.schedule, {gate}):
+                read = entry.schedule.steps[number].reads
+                assert all(isinstance(v.op, Leaf) or v in set(map(storage, done)) for v in read)
+
+
+def test_a_norm_of_all_gradients_needs_them_all() -> None:
+    schedule = planned(clip=pe.ClipNorm(1.0)).entries["train"].schedule
+    one = run(schedule, {f"{PREFIX}head.bias"})
+    rest = set(range(len(schedule.steps))) - one
+    stored = {v for n in rest for v in map(storage, schedule.steps[n].results)}
+    assert stored <= schedule.updates  # the other tensors' new values, and nothing else
+
+
+def test_sums_of_gradients_are_never_left_out() -> None:
+    plan = planned(accumulate=2)
+    assert not needs(plan.entries["accumulate"].schedule)
+    schedule = plan.entries["train"].schedule
+    cleared = {storage(v) for n, v in schedule.graph.updates.items() if n.endswith(":gradient")}
+    done = {v for n in run(schedule, set()) for v in schedule.steps[n].results}
+    assert cleared & set(map(storage, done)) == {v for v in cleared if not isinstance(v.op, Leaf)}
+
+
+def test_without_gates_nothing_is_left_out() -> None:
+    plan = planned(gated=False)
+    assert not any(needs(entry.schedule) for entry in plan.entries.values())
+    assert "run_" not in emit(plan, TARGET)
