@@ -16,13 +16,13 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pockengine as pe
 from benchmarks import render
 from benchmarks.contenders import OURS
+from benchmarks.options import chosen
 from benchmarks.schemes.choose import THREADS, Chooser
 from benchmarks.schemes.record import Figures, Record, runs_of
 from benchmarks.schemes.training import counted
@@ -260,10 +260,7 @@ def main() -> None:
         return
     known: Mapping[str, Any] = json.loads(given.known.read_text())
     evidence = Evidence(Record(given.out), dict(known))
-    names = [name for name in FOUND if any(fnmatch(name, glob) for glob in given.presets)]
-    if not names:
-        parser.error(f"no preset is called {' or '.join(given.presets)}: {', '.join(FOUND)}")
-    for name in names:
+    for name in chosen(parser, "preset", FOUND, given.presets):
         preset = evidence.of_found(name)
         write_atomically(LIBRARY / f"{name}.json", preset.to_json().encode())
         print(name, "written", flush=True)

@@ -122,16 +122,21 @@ def version(package: str) -> str | None:
         return None
 
 
+def source_tree() -> str:
+    """Git's name of what is in `src` as it is committed: the same for the same package."""
+    return _git("rev-parse", "--short=12", "HEAD:src")
+
+
 def provenance() -> Figures:
     """The commit and the date."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    changed = [line for line in git("status", "--porcelain", "..").splitlines() if ".py" in line]
+    changed = [line for line in _git("status", "--porcelain", "..").splitlines() if ".py" in line]
     return {
-        "commit": git("rev-parse", "HEAD"),
+        "commit": _git("rev-parse", "HEAD"),
         "changed_since": bool(changed),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -14,18 +14,19 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
 import pockengine as pe
+from benchmarks.options import chosen
 from benchmarks.schemes import tables
 from benchmarks.schemes.choose import THREADS, Chooser, analysed
-from benchmarks.schemes.record import Figures, Record, described, runs_of, tasks_of
-from benchmarks.schemes.training import missing_runs, opened, step_ms, trained
+from benchmarks.schemes.record import Figures, Record, described, tasks_of
+from benchmarks.schemes.training import opened, step_ms
+from benchmarks.summary import source_tree
 from benchmarks.tasks import NAMES, Task, load
 from pockengine.analysis import channels, proxies
 from pockengine.analysis.candidates import candidates
@@ -66,15 +67,21 @@ class Comparison:
         self._folder = _folder(task, options)
 
     def run(self) -> None:
+        self._note_source()
         self._judge_analysis()
         rows = [self._row(method) for method in self._options.methods if self._has(method)]
         with ThreadPoolExecutor(self._options.workers) as pool:
-            runs = [pool.submit(self._record.train, self.task, row, self._options.seeds) for row in rows]
-            for done in runs:
+            train, seeds = self._record.train, self._options.seeds
+            for done in [pool.submit(train, self.task, row, seeds) for row in rows]:
                 done.result()
 
     def _has(self, method: str) -> bool:
         return method != "reused" or self._other() is not None
+
+    def _note_source(self) -> None:
+        sources = self.figures.setdefault("sources", [])
+        if (source := source_tree()) not in sources:
+            sources.append(source)
 
     # the analysis
 
@@ -231,10 +238,7 @@ def main() -> None:
         return
     seeds = tuple(range(given.seeds))
     options = Options(seeds, tuple(given.methods), given.fast, given.metric, given.workers)
-    names = [n for n in NAMES if any(fnmatch(n, glob) for glob in given.tasks)]
-    if not names:
-        parser.error(f"no task is called {' or '.join(given.tasks)}: {', '.join(NAMES)}")
-    for name in names:
+    for name in chosen(parser, "task", NAMES, given.tasks):
         comparison = Comparison(load(name), record, options)
         if given.times:
             comparison.time_steps()

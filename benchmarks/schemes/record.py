@@ -43,9 +43,10 @@ class Record:
             with opened(task, pe.UpdateScheme(shares), threads=1, cached=True) as session:
                 while missing := _missing(row, seeds, own):
                     for factor, seed in missing:
-                        self._add_run(row, trained(session, task, factor, seed))
+                        self.add_run(row, trained(session, task, factor, seed))
 
-    def _add_run(self, row: Figures, run: Run) -> None:
+    def add_run(self, row: Figures, run: Run) -> None:
+        """One more training with the scheme of a row."""
         with self._lock:
             row.setdefault("runs", []).append(run.to_json())
         self.save()
@@ -57,9 +58,7 @@ class Record:
             write_atomically(self._path, text.encode())
 
 
-def _missing(
-    row: Figures, seeds: Sequence[int], own: Sequence[int]
-) -> list[tuple[float, int]]:
+def _missing(row: Figures, seeds: Sequence[int], own: Sequence[int]) -> list[tuple[float, int]]:
     """What is to be trained next with some of the seeds."""
     return [run for run in missing_runs(runs_of(row), seeds) if run[1] in own]
 

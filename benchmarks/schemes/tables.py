@@ -178,10 +178,11 @@ def _checked(found: Figures) -> list[str]:
 
 
 def recipes(figures: Figures) -> str:
-    """How each task is trained."""
-    rows = [["task", "samples: train, validation, test", "recipe"]]
+    """How each task is trained, and with which sources of the package."""
+    rows = [["task", "samples: train, validation, test", "recipe", "sources"]]
     for name, found in complete(figures).items():
-        rows.append([name, ", ".join(map(str, found["samples"])), found["recipe"]])
+        sizes, sources = map(str, found["samples"]), found.get("sources", [])
+        rows.append([name, ", ".join(sizes), found["recipe"], ", ".join(sources)])
     return render.markdown(rows)
 
 

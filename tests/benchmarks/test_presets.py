@@ -53,9 +53,11 @@ def test_other_schemes_and_other_recipes_are_trained(
     task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        Record, "train", lambda self, task, row, seeds: trained.extend(row["shares"] * (not row["runs"]))
-    )
+
+    def train(self: Record, task: Any, row: dict[str, Any], seeds: Any) -> None:
+        trained.extend(() if row["runs"] else row["shares"])
+
+    monkeypatch.setattr(Record, "train", train)
     head = pe.UpdateScheme.head_only(task.graph)
     scheme = head | pe.UpdateScheme({"0.3.0.weight": 0.5})
     known = known_of(task, scheme)

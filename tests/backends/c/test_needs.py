@@ -38,7 +38,7 @@ def run(schedule: Schedule, opened: Set[str]) -> set[int]:
 
 
 def wanted(schedule: Schedule, opened: Set[str]) -> set[int]:
-    """The steps that compute outputs, and what an open gate lets change: by walking up the graph."""
+    """The steps that compute outputs, and what open gates let change: by walking up the graph."""
     graph, steps = schedule.graph, schedule.steps
     kept = {
         storage(value)

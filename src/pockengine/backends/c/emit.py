@@ -146,7 +146,6 @@ class _Entry:
             checks.append("double clock = pk_seconds();")
         return indented([*functions, head, *checks, *calls, "return 0;", "}", ""])
 
-
     def _conditions(self, spared: Mapping[int, Need]) -> list[str]:
         """Declares for each step that may be left out whether it is to run."""
         gates = list(dict.fromkeys(gate for need in spared.values() for gate in need.gates))
@@ -156,7 +155,7 @@ class _Entry:
             for i, gate in enumerate(gates)
         ]
         for number, need in spared.items():
-            wanted = [f"open_{gates.index(gate)}" for gate in dict.fromkeys(need.gates)]
+            wanted = [f"open_{gates.index(gate)}" for gate in need.gates]
             wanted += [f"run_{later}" for later in need.steps]
             lines.append(f"const int run_{number} = {' | '.join(wanted)};")
         return lines

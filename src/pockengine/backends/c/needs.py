@@ -6,7 +6,7 @@
 Behind a closed gate everything stays as it is, so what would be computed for it is not missed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pockengine.ir.graph import Gate
@@ -26,28 +26,30 @@ class Need:
 
 def needs(schedule: Schedule) -> dict[int, Need]:
     """For each step that may be left out its need, the last step first."""
-    held = dict(_held(schedule))
-    always = {storage(v) for v in schedule.graph.outputs.values()} | (schedule.updates - held.keys())
+    gates = _gates(schedule)
+    always = set(map(storage, schedule.graph.outputs.values()))
+    always |= {value for value, behind in gates.items() if None in behind}
     found: dict[int, Need] = {}
     readers: dict[Value, list[int]] = {}
     for number in reversed(range(len(schedule.steps))):
         step = schedule.steps[number]
         made = dict.fromkeys(storage(v) for v in (*step.results, *(v for v, _ in step.copies)))
-        later = tuple(dict.fromkeys(n for v in made for n in readers.get(v, ()) if n != number))
+        later = sorted({n for v in made for n in readers.get(v, ())})
         if not always & made.keys() and all(n in found for n in later):
-            found[number] = Need(tuple(held[v] for v in made if v in held), later)
+            opened = dict.fromkeys(gate for v in made for gate in gates.get(v, ()) if gate)
+            found[number] = Need(tuple(opened), tuple(later))
         for value in step.reads:
             readers.setdefault(value, []).append(number)
     return found
 
 
-def _held(schedule: Schedule) -> Iterator[tuple[Value, Value]]:
-    """Each stored new value of a leaf that is its old content where a gate is closed: the gate."""
+def _gates(schedule: Schedule) -> Mapping[Value, list[Value | None]]:
+    """For each stored new value of a leaf the gate behind which it is the old one; None: none."""
     leaves = schedule.graph.leaves()
+    found: dict[Value, list[Value | None]] = {}
     for name, new in schedule.graph.updates.items():
-        gate = _gate(new, leaves[name])
-        if gate is not None:
-            yield storage(new), gate
+        found.setdefault(storage(new), []).append(_gate(new, leaves[name]))
+    return found
 
 
 def _gate(new: Value, old: Value) -> Value | None:

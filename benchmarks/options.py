@@ -1,0 +1,15 @@
+"""What command lines of benchmarks have in common."""
+
+import argparse
+from collections.abc import Iterable
+from fnmatch import fnmatch
+
+
+def chosen(
+    parser: argparse.ArgumentParser, what: str, names: Iterable[str], globs: Iterable[str]
+) -> list[str]:
+    """The names that some glob matches. Where there are none, the program ends in words."""
+    found = [name for name in names if any(fnmatch(name, glob) for glob in globs)]
+    if not found:
+        parser.error(f"no {what} is called {' or '.join(globs)}: {', '.join(names)}")
+    return found
