@@ -1,12 +1,12 @@
 """What command lines of benchmarks have in common."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Collection
 from fnmatch import fnmatch
 
 
 def chosen(
-    parser: argparse.ArgumentParser, what: str, names: Iterable[str], globs: Iterable[str]
+    parser: argparse.ArgumentParser, what: str, names: Collection[str], globs: Collection[str]
 ) -> list[str]:
     """The names that some glob matches. Where there are none, the program ends in words."""
     found = [name for name in names if any(fnmatch(name, glob) for glob in globs)]

@@ -123,8 +123,9 @@ def version(package: str) -> str | None:
 
 
 def source_tree() -> str:
-    """Git's name of what is in `src` as it is committed: the same for the same package."""
-    return _git("rev-parse", "--short=12", "HEAD:src")
+    """Git's name of what is in `src`, the same for the same package; marked where it was edited."""
+    edited = "+edits" if _git("status", "--porcelain", "../src") else ""
+    return _git("rev-parse", "--short=12", "HEAD:src") + edited
 
 
 def provenance() -> Figures:

@@ -26,7 +26,6 @@ from benchmarks.schemes import tables
 from benchmarks.schemes.choose import THREADS, Chooser, analysed
 from benchmarks.schemes.record import Figures, Record, described, tasks_of
 from benchmarks.schemes.training import opened, step_ms
-from benchmarks.summary import source_tree
 from benchmarks.tasks import NAMES, Task, load
 from pockengine.analysis import channels, proxies
 from pockengine.analysis.candidates import candidates
@@ -67,7 +66,6 @@ class Comparison:
         self._folder = _folder(task, options)
 
     def run(self) -> None:
-        self._note_source()
         self._judge_analysis()
         rows = [self._row(method) for method in self._options.methods if self._has(method)]
         with ThreadPoolExecutor(self._options.workers) as pool:
@@ -77,11 +75,6 @@ class Comparison:
 
     def _has(self, method: str) -> bool:
         return method != "reused" or self._other() is not None
-
-    def _note_source(self) -> None:
-        sources = self.figures.setdefault("sources", [])
-        if (source := source_tree()) not in sources:
-            sources.append(source)
 
     # the analysis
 

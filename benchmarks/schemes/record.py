@@ -12,10 +12,13 @@ from typing import Any
 
 import pockengine as pe
 from benchmarks.schemes.training import Run, missing_runs, opened, trained
+from benchmarks.summary import source_tree
 from benchmarks.tasks import Task
+from pockengine.errors import InputError
 from pockengine.files import write_atomically
 
 Figures = dict[str, Any]
+SOURCE = source_tree()  # as this process has imported it
 
 
 class Record:
@@ -35,20 +38,28 @@ class Record:
         return known
 
     def train(self, task: Task, row: Figures, seeds: Sequence[int]) -> None:
-        """Trains with the scheme of a row, or its scheme for each seed, what it has not yet."""
-        for number, shares in enumerate(row["shares"]):
-            own = seeds if len(row["shares"]) == 1 else seeds[number : number + 1]
-            if not _missing(row, seeds, own):
-                continue
-            with opened(task, pe.UpdateScheme(shares), threads=1, cached=True) as session:
-                while missing := _missing(row, seeds, own):
-                    for factor, seed in missing:
-                        self.add_run(row, trained(session, task, factor, seed))
+        """Trains with the scheme of a row, or with the n-th of several for the n-th seed, what has
+        not been trained. Raises InputError where there are several, and too few.
+        """
+        shares = row["shares"]
+        if 1 < len(shares) < len(seeds):
+            raise InputError(
+                f"the record has schemes for {len(shares)} seeds, not {len(seeds)}; ask for "
+                "fewer seeds, or remove the row to choose its schemes anew"
+            )
+        of_seeds = [seeds] if len(shares) == 1 else [[seed] for seed in seeds]
+        for scheme, own in zip(shares, of_seeds, strict=False):
+            if _missing(row, seeds, own):  # else nothing needs to be compiled
+                with opened(task, pe.UpdateScheme(scheme), threads=1, cached=True) as session:
+                    while missing := _missing(row, seeds, own):
+                        for factor, seed in missing:
+                            self.add_run(row, trained(session, task, factor, seed))
 
     def add_run(self, row: Figures, run: Run) -> None:
         """One more training with the scheme of a row."""
         with self._lock:
             row.setdefault("runs", []).append(run.to_json())
+            row["sources"] = sorted({*row.get("sources", ()), SOURCE})
         self.save()
 
     def save(self) -> None:

@@ -181,9 +181,14 @@ def recipes(figures: Figures) -> str:
     """How each task is trained, and with which sources of the package."""
     rows = [["task", "samples: train, validation, test", "recipe", "sources"]]
     for name, found in complete(figures).items():
-        sizes, sources = map(str, found["samples"]), found.get("sources", [])
-        rows.append([name, ", ".join(sizes), found["recipe"], ", ".join(sources)])
+        rows.append([name, ", ".join(map(str, found["samples"])), found["recipe"], _sources(found)])
     return render.markdown(rows)
+
+
+def _sources(found: Figures) -> str:
+    """Git's names of the sources that the compared schemes were trained with."""
+    names = {name for m in METHODS for name in found["schemes"][m].get("sources", ["unknown"])}
+    return ", ".join(sorted(names))
 
 
 PARTS = {

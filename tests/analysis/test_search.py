@@ -59,7 +59,7 @@ def additive(space: Space) -> "dict[str, Cost]":
 
 
 def as_cost(need: Need) -> Cost:
-    return Cost(need.nbytes, 0, need.seconds, need.training)
+    return Cost(need.nbytes, 0, need.seconds, need.train_bytes)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -54,7 +54,7 @@ def _repaired(space: Space, chosen: Choice, limits: Limits) -> Choice | None:
     biases, *others = chosen
     biases = biases if _fits(space, (biases,), limits) else least
     kept = [o for o in others if _fits(space, (least, o), limits)]
-    kept.sort(key=lambda o: -o.gain / (o.training + BYTES_A_SECOND * o.seconds + 1))
+    kept.sort(key=lambda o: -o.gain / (o.train_bytes + BYTES_A_SECOND * o.seconds + 1))
     while not _fits(space, (biases, *kept), limits):
         if kept:
             kept.pop()
@@ -65,7 +65,7 @@ def _repaired(space: Space, chosen: Choice, limits: Limits) -> Choice | None:
 
 def _fits(space: Space, chosen: Choice, limits: Limits) -> bool:
     need, reach = space.need(chosen), space.reach(chosen)
-    nbytes = max(need.training + limits.excess.get(reach.block, 0), reach.floor)
+    nbytes = max(need.train_bytes + limits.excess.get(reach.block, 0), reach.floor)
     return within(replace(need, nbytes=nbytes), limits.nbytes, limits.seconds)
 
 

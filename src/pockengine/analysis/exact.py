@@ -4,8 +4,8 @@ For each block that the backward pass may reach, a knapsack with one choice in e
 
     maximise    sum gain x          x in {0, 1}
     subject to  sum of each group's x <= 1, and = 1 for the biases
-                training(reach) + sum training x <= memory
-                seconds(reach)  + sum seconds x  <= seconds
+                bytes(reach)   + sum bytes x   <= memory
+                seconds(reach) + sum seconds x <= seconds
 
 The best of these is the optimum of the additive model.
 """
@@ -84,8 +84,8 @@ def _choices(groups: list[list[Option]]) -> list[Any]:
 def _budgets(options: list[Option], reach: Reach, limits: Limits) -> list[Any]:
     found = []
     if limits.nbytes is not None:
-        left = limits.nbytes - reach.training - limits.excess.get(reach.block, 0)
-        sizes = np.array([[o.training for o in options]]) * SCALE
+        left = limits.nbytes - reach.train_bytes - limits.excess.get(reach.block, 0)
+        sizes = np.array([[o.train_bytes for o in options]]) * SCALE
         found.append(_optimize().LinearConstraint(sizes, -np.inf, left * SCALE))
     if limits.seconds is not None:
         left_seconds = limits.seconds - reach.seconds

@@ -50,8 +50,8 @@ def contributions(analysis: Analysis) -> str:
 
 def costs(space: Space) -> str:
     """What each tensor, trained whole, adds to memory and, where steps are timed, to a step."""
-    whole = [max(group, key=lambda option: option.training) for group in space.groups[1:]]
-    shown = {"MB of training memory": [option.training / 1e6 for option in whole]}
+    whole = [max(group, key=lambda option: option.train_bytes) for group in space.groups[1:]]
+    shown = {"MB of training memory": [option.train_bytes / 1e6 for option in whole]}
     if any(option.seconds for option in whole):
         shown["ms of a step"] = [1e3 * option.seconds for option in whole]
     figure = _new(figsize=(9, 1.2 + ROW * len(whole)))

@@ -109,7 +109,7 @@ def _corrected(planned: Planned, limits: Limits, chosen: Choice) -> Limits:
     """The limits, with what the estimate of this choice was off by, in bytes and seconds."""
     need, estimate = planned.need(chosen), planned.space.need(chosen)
     block = planned.space.reach(chosen).block
-    excess = need.training - estimate.training
+    excess = need.train_bytes - estimate.train_bytes
     slow = max(0.0, need.seconds - estimate.seconds)
     seconds = None if planned.seconds is None else planned.seconds - slow
     return replace(limits, seconds=seconds, excess={**limits.excess, block: excess})
@@ -163,7 +163,7 @@ def least(space: Space) -> Choice:
 def _extremes(space: Space) -> tuple[Choice, Choice]:
     """The least that may be chosen, and the most."""
     deepest = min(space.groups[0], key=lambda option: option.block)
-    largest = (max(group, key=lambda option: option.training) for group in space.groups[1:])
+    largest = (max(group, key=lambda option: option.train_bytes) for group in space.groups[1:])
     return least(space), (deepest, *largest)
 
 

@@ -22,12 +22,12 @@ Ask = Callable[[Sequence[UpdateScheme]], Sequence[Cost]]
 
 @dataclass(frozen=True)
 class Need:
-    """What a scheme takes of budgets: bytes and seconds. Options add to the bytes of `training`;
-    the rest of a program may need more than these.
+    """What a scheme takes of budgets: bytes and seconds. Options add to `train_bytes`; the rest of
+    a program may need more than these.
     """
 
     nbytes: int
-    training: int
+    train_bytes: int
     seconds: float
 
 
@@ -55,7 +55,7 @@ class Option:
     scheme: UpdateScheme | None  # None for nothing
     block: int
     gain: float
-    training: int = 0  # bytes
+    train_bytes: int = 0
     seconds: float = 0.0
 
 
@@ -67,7 +67,7 @@ class Reach:
     """The cost of a backward pass to a block: bytes of training and of all else, and seconds."""
 
     block: int
-    training: int
+    train_bytes: int
     floor: int
     seconds: float
 
@@ -97,9 +97,9 @@ class Space:
     def need(self, chosen: Sequence[Option]) -> Need:
         """The additive estimate of what a scheme takes."""
         reach = self.reach(chosen)
-        training = reach.training + sum(option.training for option in chosen)
+        train_bytes = reach.train_bytes + sum(option.train_bytes for option in chosen)
         seconds = reach.seconds + sum(option.seconds for option in chosen)
-        return Need(max(training, reach.floor), training, seconds)
+        return Need(max(train_bytes, reach.floor), train_bytes, seconds)
 
 
 def make_space(
@@ -123,8 +123,9 @@ def make_space(
     def costed(option: Option) -> Option:
         alone = known[probes[option.block].to_json()]
         both = known[_together(probes[option.block], option).to_json()]
-        training = max(0, both.training - alone.training)
-        return replace(option, training=training, seconds=max(0.0, both.seconds - alone.seconds))
+        train_bytes = max(0, both.train_bytes - alone.train_bytes)
+        seconds = max(0.0, both.seconds - alone.seconds)
+        return replace(option, train_bytes=train_bytes, seconds=seconds)
 
     reaches = tuple(_reach(block, known[probes[block].to_json()]) for block in reached)
     return Space(
@@ -172,5 +173,5 @@ def _together(probe: UpdateScheme, option: Option) -> UpdateScheme:
 
 
 def _reach(block: int, need: Need) -> Reach:
-    floor = need.nbytes if need.nbytes > need.training else 0
-    return Reach(block, need.training, floor, need.seconds)
+    floor = need.nbytes if need.nbytes > need.train_bytes else 0
+    return Reach(block, need.train_bytes, floor, need.seconds)

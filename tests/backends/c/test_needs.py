@@ -1,15 +1,17 @@
 """Steps of a gated program that are left out: those that serve closed gates alone."""
 
 from collections.abc import Set
+from importlib import import_module
 from typing import Any
 
+import numpy as np
 import pytest
-from small_models import ConvNet, image_graph, seeded
+from small_models import ConvNet, image_graph, images, seeded
 
 import pockengine as pe
 from pockengine.backends.c.emit import emit
 from pockengine.backends.c.needs import needs
-from pockengine.compiler import plan_job
+from pockengine.compiler import build, plan_job
 from pockengine.ir.graph import Gate, Leaf
 from pockengine.ir.schedule import Schedule, storage
 from pockengine.job import Job
@@ -20,10 +22,13 @@ from pockengine.runtime.gates import PREFIX
 TARGET = pe.Target.host(threads=2)
 
 
-def planned(gated: bool = True, **settings: Any) -> Plan:
+def make_job(gated: bool = True, **settings: Any) -> Job:
     given = {"optimizer": pe.Adam(), "scheme": None, "batch": 4, "target": TARGET} | settings
-    graph = image_graph(seeded(ConvNet))
-    return plan_job(Job.of(graph, "cross_entropy", gated=gated, **given)).plan
+    return Job.of(image_graph(seeded(ConvNet)), "cross_entropy", gated=gated, **given)
+
+
+def planned(gated: bool = True, **settings: Any) -> Plan:
+    return plan_job(make_job(gated, **settings)).plan
 
 
 def run(schedule: Schedule, opened: Set[str]) -> set[int]:
@@ -104,3 +109,40 @@ def test_without_gates_nothing_is_left_out() -> None:
     plan = planned(gated=False)
     assert not any(needs(entry.schedule) for entry in plan.entries.values())
     assert "run_" not in emit(plan, TARGET)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"clip": pe.ClipNorm(1.0), "optimizer": pe.SGD(momentum=0.9, weight_decay=0.1)},
+        {"accumulate": 2, "optimizer": pe.Lion()},
+        {
+            "scheme": pe.UpdateScheme(
+                {"stem.weight": 0.5, "depthwise.weight": 0.5, "head.bias": 1.0}
+            )
+        },
+    ],
+)
+def test_what_is_left_out_changes_no_bit(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spared = trained(settings)
+    writer = import_module("pockengine.backends.c.emit")
+    monkeypatch.setattr(writer, "needs", lambda schedule: {})
+    assert trained(settings) == spared
+
+
+def trained(settings: dict[str, Any]) -> list[bytes]:
+    """Losses and tensors while gates, drawn anew every other step, open and close."""
+    rng, found = np.random.default_rng(0), []
+    program = build(plan_job(make_job(**settings)))
+    names = [n.removeprefix(PREFIX) for n in program.signature.leaves if n.startswith(PREFIX)]
+    with pe.Session(program) as session:
+        for step in range(8):
+            if step % 2 == 0:
+                session.set_gates({name: True for name in names if rng.random() < 0.4})
+            loss = session.step(*images(4, seed=step), lr=0.05)
+            state = session.state_dict()
+            found.append(np.float64(loss).tobytes() + b"".join(state[n].tobytes() for n in state))
+    return found

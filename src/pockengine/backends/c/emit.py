@@ -122,12 +122,12 @@ class _Entry:
     def text(self) -> str:
         functions, calls = [], []
         loss = self.entry.schedule.loss_step()
-        spared = needs(self.entry.schedule)
+        conditional = needs(self.entry.schedule)
         for number, step in enumerate(self.entry.schedule.steps):
             writer = _StepWriter(self, number, step)
             functions += writer.functions()
             launch = writer.launch()
-            calls += [f"if (run_{number}) {{", *launch, "}"] if number in spared else launch
+            calls += [f"if (run_{number}) {{", *launch, "}"] if number in conditional else launch
             if self.timed:
                 calls.append(f"pk_lap(&clock, &pock_{self.name}_seconds[{number}]);")
             if number == loss:
@@ -138,7 +138,7 @@ class _Entry:
             f"if (bytes != {self.plan.arena_bytes}) return 1;",
             "if ((uintptr_t)arena % 64) return 2;",
             "char *const m = arena;",
-            *self._conditions(spared),
+            *self._conditions(conditional),
         ]
         if self.timed:
             steps = len(self.entry.schedule.steps)
@@ -146,15 +146,15 @@ class _Entry:
             checks.append("double clock = pk_seconds();")
         return indented([*functions, head, *checks, *calls, "return 0;", "}", ""])
 
-    def _conditions(self, spared: Mapping[int, Need]) -> list[str]:
+    def _conditions(self, conditional: Mapping[int, Need]) -> list[str]:
         """Declares for each step that may be left out whether it is to run."""
-        gates = list(dict.fromkeys(gate for need in spared.values() for gate in need.gates))
+        gates = list(dict.fromkeys(gate for need in conditional.values() for gate in need.gates))
         lines = [
             f"const int open_{i} = pk_any(m + {self.plan.offset(self.name, gate)}, "
             f"{gate.type.nbytes});"
             for i, gate in enumerate(gates)
         ]
-        for number, need in spared.items():
+        for number, need in conditional.items():
             wanted = [f"open_{gates.index(gate)}" for gate in need.gates]
             wanted += [f"run_{later}" for later in need.steps]
             lines.append(f"const int run_{number} = {' | '.join(wanted)};")

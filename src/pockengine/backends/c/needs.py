@@ -6,14 +6,13 @@
 Behind a closed gate everything stays as it is, so what would be computed for it is not missed.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
 from dataclasses import dataclass
 
 from pockengine.ir.graph import Gate
 from pockengine.ir.op import Value
 from pockengine.ir.schedule import Schedule, storage
 from pockengine.ops.compare import Where
-from pockengine.ops.index import Put, Take
 
 
 @dataclass(frozen=True)
@@ -26,37 +25,39 @@ class Need:
 
 def needs(schedule: Schedule) -> dict[int, Need]:
     """For each step that may be left out its need, the last step first."""
-    gates = _gates(schedule)
-    always = set(map(storage, schedule.graph.outputs.values()))
-    always |= {value for value, behind in gates.items() if None in behind}
+    gates, unguarded = _guards(schedule)
+    always = unguarded | set(map(storage, schedule.graph.outputs.values()))
     found: dict[int, Need] = {}
-    readers: dict[Value, list[int]] = {}
+    readers: defaultdict[Value, list[int]] = defaultdict(list)
     for number in reversed(range(len(schedule.steps))):
         step = schedule.steps[number]
         made = dict.fromkeys(storage(v) for v in (*step.results, *(v for v, _ in step.copies)))
-        later = sorted({n for v in made for n in readers.get(v, ())})
+        later = sorted({n for v in made for n in readers[v]})
         if not always & made.keys() and all(n in found for n in later):
-            opened = dict.fromkeys(gate for v in made for gate in gates.get(v, ()) if gate)
+            opened = dict.fromkeys(gates[v] for v in made if v in gates)
             found[number] = Need(tuple(opened), tuple(later))
         for value in step.reads:
-            readers.setdefault(value, []).append(number)
+            readers[value].append(number)
     return found
 
 
-def _gates(schedule: Schedule) -> Mapping[Value, list[Value | None]]:
-    """For each stored new value of a leaf the gate behind which it is the old one; None: none."""
+def _guards(schedule: Schedule) -> tuple[dict[Value, Value], set[Value]]:
+    """Stored new values of leaves: with the gate that, closed, makes them the old content; and
+    those that nothing guards.
+    """
     leaves = schedule.graph.leaves()
-    found: dict[Value, list[Value | None]] = {}
+    gates: dict[Value, Value] = {}
+    unguarded: set[Value] = set()
     for name, new in schedule.graph.updates.items():
-        found.setdefault(storage(new), []).append(_gate(new, leaves[name]))
-    return found
+        gate = _gate(new, leaves[name])
+        if gate is None or gates.setdefault(storage(new), gate) is not gate:
+            unguarded.add(storage(new))
+    return gates, unguarded
 
 
 def _gate(new: Value, old: Value) -> Value | None:
-    if isinstance(new.op, Put) and new.inputs[0] is old:
-        new = new.inputs[1]
-    if not isinstance(new.op, Where):
+    """The gate of a leaf that is trained whole; a share of one may always change."""
+    if not isinstance(new.op, Where) or new.inputs[2] is not old:
         return None
-    gate, _, kept = new.inputs
-    kept = kept.inputs[0] if isinstance(kept.op, Take) else kept
-    return storage(gate) if isinstance(storage(gate).op, Gate) and kept is old else None
+    gate = storage(new.inputs[0])
+    return gate if isinstance(gate.op, Gate) else None
