@@ -1,6 +1,7 @@
 """Steps of a gated program that are left out: those that serve closed gates alone."""
 
 from collections.abc import Set
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -105,10 +106,17 @@ def test_sums_of_gradients_are_never_left_out() -> None:
     assert cleared & set(map(storage, done)) == {v for v in cleared if not isinstance(v.op, Leaf)}
 
 
-def test_without_gates_nothing_is_left_out() -> None:
-    plan = planned(gated=False)
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_without_gates_nothing_is_left_out(precision: str) -> None:
+    plan = planned(gated=False, precision=precision)
     assert not any(needs(entry.schedule) for entry in plan.entries.values())
     assert "run_" not in emit(plan, TARGET)
+
+
+def test_a_step_that_stores_nothing_needs_nothing() -> None:
+    schedule = planned().entries["train"].schedule
+    hollow = replace(schedule.steps[0], results=())
+    assert needs(replace(schedule, steps=(*schedule.steps, hollow))) == needs(schedule)
 
 
 @pytest.mark.parametrize(

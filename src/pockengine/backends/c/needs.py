@@ -33,9 +33,10 @@ def needs(schedule: Schedule) -> dict[int, Need]:
         step = schedule.steps[number]
         made = dict.fromkeys(storage(v) for v in (*step.results, *(v for v, _ in step.copies)))
         later = sorted({n for v in made for n in readers[v]})
-        if not always & made.keys() and all(n in found for n in later):
-            opened = dict.fromkeys(gates[v] for v in made if v in gates)
-            found[number] = Need(tuple(opened), tuple(later))
+        opened = tuple(dict.fromkeys(gates[v] for v in made if v in gates))
+        known = all(n in found for n in later) and not always & made.keys()
+        if known and (opened or later):
+            found[number] = Need(opened, tuple(later))
         for value in step.reads:
             readers[value].append(number)
     return found
