@@ -5,10 +5,12 @@ from collections.abc import Collection
 from fnmatch import fnmatch
 
 
-def chosen(
+def matching(
     parser: argparse.ArgumentParser, what: str, names: Collection[str], globs: Collection[str]
 ) -> list[str]:
-    """The names that some glob matches. Where there are none, the program ends in words."""
+    """The names that match one of the globs. Where none does, the program ends with an error that
+    lists them all.
+    """
     found = [name for name in names if any(fnmatch(name, glob) for glob in globs)]
     if not found:
         parser.error(f"no {what} is called {' or '.join(globs)}: {', '.join(names)}")

@@ -22,7 +22,7 @@ from typing import Any
 import pockengine as pe
 from benchmarks import render
 from benchmarks.contenders import OURS
-from benchmarks.options import chosen
+from benchmarks.options import matching
 from benchmarks.schemes.choose import THREADS, Chooser
 from benchmarks.schemes.record import Figures, Record, runs_of
 from benchmarks.schemes.training import counted
@@ -260,7 +260,7 @@ def main() -> None:
         return
     known: Mapping[str, Any] = json.loads(given.known.read_text())
     evidence = Evidence(Record(given.out), dict(known))
-    for name in chosen(parser, "preset", FOUND, given.presets):
+    for name in matching(parser, "preset", FOUND, given.presets):
         preset = evidence.of_found(name)
         write_atomically(LIBRARY / f"{name}.json", preset.to_json().encode())
         print(name, "written", flush=True)

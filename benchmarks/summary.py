@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +123,18 @@ def version(package: str) -> str | None:
         return None
 
 
+@cache  # the sources are those of the first training
 def source_tree() -> str:
-    """Git's name of what is in `src`, the same for the same package; marked where it was edited."""
-    edited = "+edits" if _git("status", "--porcelain", "../src") else ""
-    return _git("rev-parse", "--short=12", "HEAD:src") + edited
+    """Git's hash of the folder `src`, the same for the same package, with "+edits" where files
+    differ from it; "unknown" without Git.
+    """
+    edits = "+edits" if _git("status", "--porcelain", "../src") else ""
+    return _git("rev-parse", "--short=12", "HEAD:src") + edits or "unknown"
 
 
 def provenance() -> Figures:
     """The commit and the date."""
-    changed = [line for line in _git("status", "--porcelain", "..").splitlines() if ".py" in line]
+    changed = _git("status", "--porcelain", "../src", "*.py")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "changed_since": bool(changed),

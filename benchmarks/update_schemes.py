@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pockengine as pe
-from benchmarks.options import chosen
+from benchmarks.options import matching
 from benchmarks.schemes import tables
 from benchmarks.schemes.choose import THREADS, Chooser, analysed
 from benchmarks.schemes.record import Figures, Record, described, tasks_of
@@ -231,7 +231,7 @@ def main() -> None:
         return
     seeds = tuple(range(given.seeds))
     options = Options(seeds, tuple(given.methods), given.fast, given.metric, given.workers)
-    for name in chosen(parser, "task", NAMES, given.tasks):
+    for name in matching(parser, "task", NAMES, given.tasks):
         comparison = Comparison(load(name), record, options)
         if given.times:
             comparison.time_steps()

@@ -1,5 +1,5 @@
 """The figures as they come in: a JSON file that is written anew after each of them, so that a run
-which was stopped goes on where it was.
+which was stopped goes on where it was; and the trainings that complete them.
 
     {"tasks": {"wrist/1": {"recipe": ..., "schemes": {"full": {"runs": [...]}}}}}
 """
@@ -12,13 +12,11 @@ from typing import Any
 
 import pockengine as pe
 from benchmarks.schemes.training import Run, missing_runs, opened, trained
-from benchmarks.summary import source_tree
 from benchmarks.tasks import Task
 from pockengine.errors import InputError
 from pockengine.files import write_atomically
 
 Figures = dict[str, Any]
-SOURCE = source_tree()  # as this process has imported it
 
 
 class Record:
@@ -38,8 +36,8 @@ class Record:
         return known
 
     def train(self, task: Task, row: Figures, seeds: Sequence[int]) -> None:
-        """Trains with the scheme of a row, or with the n-th of several for the n-th seed, what has
-        not been trained. Raises InputError where there are several, and too few.
+        """Does the trainings that a row lacks. Its one scheme takes all seeds, or its n-th scheme
+        the n-th seed. Raises InputError for fewer schemes than seeds.
         """
         shares = row["shares"]
         if 1 < len(shares) < len(seeds):
@@ -48,7 +46,7 @@ class Record:
                 "fewer seeds, or remove the row to choose its schemes anew"
             )
         of_seeds = [seeds] if len(shares) == 1 else [[seed] for seed in seeds]
-        for scheme, own in zip(shares, of_seeds, strict=False):
+        for scheme, own in zip(shares, of_seeds, strict=False):  # of more schemes the first
             if _missing(row, seeds, own):  # else nothing needs to be compiled
                 with opened(task, pe.UpdateScheme(scheme), threads=1, cached=True) as session:
                     while missing := _missing(row, seeds, own):
@@ -59,7 +57,6 @@ class Record:
         """One more training with the scheme of a row."""
         with self._lock:
             row.setdefault("runs", []).append(run.to_json())
-            row["sources"] = sorted({*row.get("sources", ()), SOURCE})
         self.save()
 
     def save(self) -> None:

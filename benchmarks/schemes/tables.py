@@ -20,7 +20,7 @@ NAMES = {
     "searched": "searched",
     "full": "full",
     "reused": "of the other task's analysis",
-    "by gradient": "channels by gradient",
+    "by gradient": "channels by Fisher information",
     "by chance": "channels by chance",
 }
 RIVALS = ("biases", "last", "random")
@@ -154,18 +154,17 @@ def compared(figures: Figures, methods: Sequence[str]) -> str:
 
 
 def analyses(figures: Figures) -> str:
-    """Seconds, the proxies' rank correlation, and the gain predicted and measured."""
+    """The proxies' rank correlation, and the gain predicted and measured."""
     tasks = {n: f for n, f in figures["tasks"].items() if "analysis" in f}
     if not tasks:
         return "Nothing has been measured.\n"
     names = list(next(iter(tasks.values()))["analysis"]["agreement"])
-    rows = [["task", "seconds", *(n.replace("_", " ") for n in names), "predicted", "measured"]]
+    rows = [["task", *(n.replace("_", " ") for n in names), "predicted", "measured"]]
     for name, found in tasks.items():
-        about = found["analysis"]
-        cells = [f"{about['agreement'][n]:+.2f}" for n in names]
-        rows.append([name, f"{about['seconds']:.0f}", *cells, *_checked(found)])
+        cells = [f"{found['analysis']['agreement'][n]:+.2f}" for n in names]
+        rows.append([name, *cells, *_checked(found)])
     means = [statistics.fmean(f["analysis"]["agreement"][n] for f in tasks.values()) for n in names]
-    rows.append(["mean", "", *(f"{m:+.2f}" for m in means), "", ""])
+    rows.append(["mean", *(f"{m:+.2f}" for m in means), "", ""])
     return render.markdown(rows)
 
 
@@ -186,9 +185,8 @@ def recipes(figures: Figures) -> str:
 
 
 def _sources(found: Figures) -> str:
-    """Git's names of the sources that the compared schemes were trained with."""
-    names = {name for m in METHODS for name in found["schemes"][m].get("sources", ["unknown"])}
-    return ", ".join(sorted(names))
+    """The sources that the compared schemes were trained with."""
+    return ", ".join(sorted({r.source for m in METHODS for r in runs_of(found["schemes"][m])}))
 
 
 PARTS = {

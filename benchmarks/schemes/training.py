@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 import pockengine as pe
+from benchmarks.summary import source_tree
 from benchmarks.tasks import Task
 from pockengine.analysis.measure import timed_calls
 from pockengine.errors import NonFiniteLossError
@@ -18,12 +19,15 @@ FEATURES = "1GB"
 
 @dataclass(frozen=True)
 class Run:
-    """One training: the factor of the learning rate, the order of samples, and the accuracies."""
+    """One training: the factor of the learning rate, the order of samples, the accuracies, and the
+    sources of the package (`source_tree`).
+    """
 
     factor: float
     seed: int
     validation: float
     test: float
+    source: str = "unknown"
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)
@@ -51,9 +55,9 @@ def trained(session: pe.Session, task: Task, factor: float, seed: int) -> Run:
     try:
         trainer.fit(task.train, epochs=task.epochs, keep_best=False)
     except NonFiniteLossError:
-        return Run(factor, seed, 0.0, 0.0)
+        return Run(factor, seed, 0.0, 0.0, source_tree())
     scores = (trainer.evaluate(data)["accuracy"] for data in (task.validation, task.test))
-    return Run(factor, seed, *scores)
+    return Run(factor, seed, *scores, source_tree())
 
 
 def missing_runs(runs: Sequence[Run], seeds: Sequence[int]) -> list[tuple[float, int]]:

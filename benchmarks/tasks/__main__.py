@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pockengine as pe
-from benchmarks.options import chosen
+from benchmarks.options import matching
 from benchmarks.schemes.training import opened, trained
 from benchmarks.tasks import NAMES, Task, load
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    for name in chosen(parser, "task", NAMES, given.names):
+    for name in matching(parser, "task", NAMES, given.names):
         task = load(name)
         for which in given.schemes:
             for lr in given.lr or [task.lr]:

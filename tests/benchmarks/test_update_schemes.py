@@ -15,6 +15,7 @@ from torch import nn
 import pockengine as pe
 from benchmarks import render
 from pockengine.analysis.candidates import candidates
+from pockengine.errors import InputError
 from pockengine.ir.graph import Graph
 
 SEEDS = (0, 1, 2)
@@ -107,6 +108,12 @@ def test_a_stopped_run_goes_on_and_another_recipe_begins_anew(tmp_path: Path) ->
     assert Record(path).task(task_of(0.2))["schemes"] == {}
 
 
+def test_schemes_of_fewer_seeds_than_are_asked_for(tmp_path: Path) -> None:
+    found = {"shares": [{"a": 1.0}, {"a": 0.5}]}
+    with pytest.raises(InputError, match="schemes for 2 seeds, not 3; ask for fewer"):
+        Record(tmp_path / "figures.json").train(task_of(0.1), found, (0, 1, 2))
+
+
 # Tables
 
 
@@ -174,7 +181,7 @@ def test_other_tables(figures: dict[str, Any]) -> None:
     assert "| 0.1 | 0.1 | 0.1 | 0.1 | 0.1 | 0.5 |" in tables.PARTS["extra"](figures)
     assert "| net/one | - | - | - | - | - | 1.25 |" in tables.PARTS["steps"](figures)
     analyses = tables.PARTS["analyses"](figures)
-    assert "| net/one | 3 | +0.50 | -0.25 | +0.370 | +0.150 [+0.100, +0.200] |" in analyses
+    assert "| net/one | +0.50 | -0.25 | +0.370 | +0.150 [+0.100, +0.200] |" in analyses
     assert "| mean |  | +0.50 | -0.25 |  |  |" in analyses
 
 

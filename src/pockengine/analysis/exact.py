@@ -4,8 +4,8 @@ For each block that the backward pass may reach, a knapsack with one choice in e
 
     maximise    sum gain x          x in {0, 1}
     subject to  sum of each group's x <= 1, and = 1 for the biases
-                bytes(reach)   + sum bytes x   <= memory
-                seconds(reach) + sum seconds x <= seconds
+                train_bytes(reach) + sum train_bytes x <= memory
+                seconds(reach)     + sum seconds x     <= seconds
 
 The best of these is the optimum of the additive model.
 """

@@ -22,8 +22,9 @@ Ask = Callable[[Sequence[UpdateScheme]], Sequence[Cost]]
 
 @dataclass(frozen=True)
 class Need:
-    """What a scheme takes of budgets: bytes and seconds. Options add to `train_bytes`; the rest of
-    a program may need more than these.
+    """What a scheme takes of budgets: `nbytes` is what the budget counts, `train_bytes` the part of
+    it that options add to (for `extra_memory` that is `Cost.extra_bytes`), `seconds` those of one
+    step.
     """
 
     nbytes: int

@@ -6,7 +6,7 @@ A gate has one bool for each trained input channel of its tensor, or one for the
 that has no such channels. With the first rule a closed channel has no part in the norm of all
 gradients, and with the others decay and momentum leave it and its optimizer states as they are. So
 a step is that of a program that was compiled for the open channels alone, and native code leaves
-out what only closed gates would need (backends/c/needs.py).
+out what only closed gates would need (backends/c/conditions.py).
 """
 
 from collections.abc import Mapping

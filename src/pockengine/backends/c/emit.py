@@ -14,8 +14,8 @@ from types import MappingProxyType
 
 from pockengine.backends.c.call import WHOLE, Call, block_of
 from pockengine.backends.c.calls import Choices, call, candidates, row_length, signature
+from pockengine.backends.c.conditions import Condition, conditions
 from pockengine.backends.c.loops import Loop
-from pockengine.backends.c.needs import Need, needs
 from pockengine.backends.c.riding import Riding, padded
 from pockengine.backends.c.syntax import CTYPE, Tables, indented
 from pockengine.errors import UnsupportedError
@@ -122,12 +122,12 @@ class _Entry:
     def text(self) -> str:
         functions, calls = [], []
         loss = self.entry.schedule.loss_step()
-        conditional = needs(self.entry.schedule)
+        guarded = conditions(self.entry.schedule)
         for number, step in enumerate(self.entry.schedule.steps):
             writer = _StepWriter(self, number, step)
             functions += writer.functions()
             launch = writer.launch()
-            calls += [f"if (run_{number}) {{", *launch, "}"] if number in conditional else launch
+            calls += [f"if (run_{number}) {{", *launch, "}"] if number in guarded else launch
             if self.timed:
                 calls.append(f"pk_lap(&clock, &pock_{self.name}_seconds[{number}]);")
             if number == loss:
@@ -138,7 +138,7 @@ class _Entry:
             f"if (bytes != {self.plan.arena_bytes}) return 1;",
             "if ((uintptr_t)arena % 64) return 2;",
             "char *const m = arena;",
-            *self._conditions(conditional),
+            *self._conditions(guarded),
         ]
         if self.timed:
             steps = len(self.entry.schedule.steps)
@@ -146,17 +146,19 @@ class _Entry:
             checks.append("double clock = pk_seconds();")
         return indented([*functions, head, *checks, *calls, "return 0;", "}", ""])
 
-    def _conditions(self, conditional: Mapping[int, Need]) -> list[str]:
+    def _conditions(self, guarded: Mapping[int, Condition]) -> list[str]:
         """Declares for each step that may be left out whether it is to run."""
-        gates = list(dict.fromkeys(gate for need in conditional.values() for gate in need.gates))
+        gates = list(
+            dict.fromkeys(gate for condition in guarded.values() for gate in condition.gates)
+        )
         lines = [
             f"const int open_{i} = pk_any(m + {self.plan.offset(self.name, gate)}, "
             f"{gate.type.nbytes});"
             for i, gate in enumerate(gates)
         ]
-        for number, need in conditional.items():
-            wanted = [f"open_{gates.index(gate)}" for gate in need.gates]
-            wanted += [f"run_{later}" for later in need.steps]
+        for number, condition in guarded.items():
+            wanted = [f"open_{gates.index(gate)}" for gate in condition.gates]
+            wanted += [f"run_{later}" for later in condition.steps]
             lines.append(f"const int run_{number} = {' | '.join(wanted)};")
         return lines
 

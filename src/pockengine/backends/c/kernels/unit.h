@@ -50,9 +50,9 @@ PK_INLINE int pk_labels_in_range(const int64_t *labels, idx count, int64_t class
 }
 
 /* Whether one of `count` bools is true. */
-PK_INLINE int pk_any(const char *bools, size_t count) {
+PK_INLINE int pk_any(const char *bools, idx count) {
   int found = 0;
-  for (size_t i = 0; i < count; i++) found |= bools[i];
+  for (idx i = 0; i < count; i++) found |= bools[i];
   return found;
 }
 

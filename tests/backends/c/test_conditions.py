@@ -10,8 +10,8 @@ import pytest
 from small_models import ConvNet, image_graph, images, seeded
 
 import pockengine as pe
+from pockengine.backends.c.conditions import conditions
 from pockengine.backends.c.emit import emit
-from pockengine.backends.c.needs import needs
 from pockengine.compiler import build, plan_job
 from pockengine.ir.graph import Gate, Leaf
 from pockengine.ir.schedule import Schedule, storage
@@ -34,11 +34,11 @@ def planned(gated: bool = True, **settings: Any) -> Plan:
 
 def run(schedule: Schedule, opened: Set[str]) -> set[int]:
     """The steps that run with some gates open, as the emitted conditions say."""
-    found, running = needs(schedule), set[int]()
+    found, running = conditions(schedule), set[int]()
     for number in reversed(range(len(schedule.steps))):
-        need = found.get(number)
-        gates = {v.op.name for v in need.gates} if need else set()  # type: ignore[attr-defined]
-        if need is None or gates & opened or running & set(need.steps):
+        condition = found.get(number)
+        gates = {v.op.name for v in condition.gates} if condition else set()  # type: ignore[attr-defined]
+        if condition is None or gates & opened or running & set(condition.steps):
             running.add(number)
     return running
 
@@ -99,7 +99,7 @@ def test_a_norm_of_all_gradients_needs_them_all() -> None:
 
 def test_sums_of_gradients_are_never_left_out() -> None:
     plan = planned(accumulate=2)
-    assert not needs(plan.entries["accumulate"].schedule)
+    assert not conditions(plan.entries["accumulate"].schedule)
     schedule = plan.entries["train"].schedule
     cleared = {storage(v) for n, v in schedule.graph.updates.items() if n.endswith(":gradient")}
     done = {v for n in run(schedule, set()) for v in schedule.steps[n].results}
@@ -109,14 +109,14 @@ def test_sums_of_gradients_are_never_left_out() -> None:
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_without_gates_nothing_is_left_out(precision: str) -> None:
     plan = planned(gated=False, precision=precision)
-    assert not any(needs(entry.schedule) for entry in plan.entries.values())
+    assert not any(conditions(entry.schedule) for entry in plan.entries.values())
     assert "run_" not in emit(plan, TARGET)
 
 
 def test_a_step_that_stores_nothing_needs_nothing() -> None:
     schedule = planned().entries["train"].schedule
     hollow = replace(schedule.steps[0], results=())
-    assert needs(replace(schedule, steps=(*schedule.steps, hollow))) == needs(schedule)
+    assert conditions(replace(schedule, steps=(*schedule.steps, hollow))) == conditions(schedule)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_is_left_out_changes_no_bit(
 ) -> None:
     spared = trained(settings)
     writer = import_module("pockengine.backends.c.emit")
-    monkeypatch.setattr(writer, "needs", lambda schedule: {})
+    monkeypatch.setattr(writer, "conditions", lambda schedule: {})
     assert trained(settings) == spared
 
 
