@@ -182,7 +182,7 @@ def test_other_tables(figures: dict[str, Any]) -> None:
     assert "| net/one | - | - | - | - | - | 1.25 |" in tables.PARTS["steps"](figures)
     analyses = tables.PARTS["analyses"](figures)
     assert "| net/one | +0.50 | -0.25 | +0.370 | +0.150 [+0.100, +0.200] |" in analyses
-    assert "| mean |  | +0.50 | -0.25 |  |  |" in analyses
+    assert "| mean | +0.50 | -0.25 |  |  |" in analyses
 
 
 @pytest.mark.parametrize("part", tables.PARTS)
