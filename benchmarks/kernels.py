@@ -190,7 +190,7 @@ def few_rows(k: Kernels, torch: object) -> Iterator[tuple[str, list[float]]]:
             pack = k.bind("pk_pack_b", b, *steps, inner, cols, packed, 0, panels)
             times += [
                 best(lambda: (pack(), product())),  # noqa: B023
-                best(k.bind(kernel, a, b, inner, cols, c, rows, 0, cols)),
+                best(k.bind(kernel, a, inner, b, inner, cols, c, rows, 0, cols)),
             ]
         if torch:
             ta, tb = torch.from_numpy(a), torch.from_numpy(b)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ def products() -> list[tuple[MatMul, Shape, Shape]]:
     for rows, inner, columns in SHAPES:
         cases.append((MatMul(False, False), (rows, inner), (inner, columns)))
         cases.append((MatMul(False, True), (rows, inner), (columns, inner)))
+    for rows, inner, columns in ((1, 512, 70), (1, 600, 7), (2, 1031, 129)):
+        cases.append((MatMul(False, False), (rows, inner), (inner, columns)))
     for rows, inner, columns in (*SHAPES, *DEEP):
         cases.append((MatMul(True, False), (inner, rows), (inner, columns)))
     cases.append((MatMul(False, True), (2, 3, 20, 33), (2, 3, 50, 33)))
@@ -69,6 +72,7 @@ def calls_of(target: Target) -> list[tuple[Value, Call]]:
         op(Input("a", TensorType("f32", a))(), Input("b", TensorType("f32", b))())
         for op, a, b in products()
     ]
+    target = replace(target, threads=2)  # one has no use for some variants
     return [(v, call) for v in values for call in matmul(v, ["x0", "x1"], target)]
 
 
@@ -110,7 +114,11 @@ def test_variants_have_names_and_the_same_items() -> None:
 @pytest.mark.parametrize(
     ("op", "a", "b", "first"),
     [
-        (MatMul(False, False), (1, 1000), (1000, 1280), "few"),
+        (MatMul(False, False), (1, 512), (512, 1280), "parts"),
+        (MatMul(False, False), (1, 511), (511, 1280), "few"),
+        (MatMul(False, False), (2, 1024), (1024, 1280), "parts"),
+        (MatMul(False, False), (2, 1023), (1023, 1280), "few"),
+        (MatMul(False, False), (1, 512), (512, 40000), "few"),
         (MatMul(False, True), (8, 1280), (1000, 1280), "few"),
         (MatMul(False, True), (16, 336), (56, 336), "columns"),
         (MatMul(False, False), (49, 960), (960, 320), "columns"),
@@ -122,4 +130,13 @@ def test_variants_have_names_and_the_same_items() -> None:
 )
 def test_the_choice_without_measuring(op: MatMul, a: Shape, b: Shape, first: str) -> None:
     value = op(Input("a", TensorType("f32", a))(), Input("b", TensorType("f32", b))())
-    assert matmul(value, ["x0", "x1"], Target.named("avx512"))[0].variant == first
+    target = Target.named("avx512", threads=2)
+    assert matmul(value, ["x0", "x1"], target)[0].variant == first
+
+
+def test_one_thread_has_nobody_to_share_rows_with() -> None:
+    a, b = (Input("x", TensorType("f32", shape))() for shape in ((1, 512), (512, 1280)))
+    names = [
+        c.variant for c in matmul(MatMul(False, False)(a, b), ["x0", "x1"], Target.named("avx512"))
+    ]
+    assert names[0] == "few" and "parts" not in names

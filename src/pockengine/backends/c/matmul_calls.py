@@ -12,6 +12,7 @@ from pockengine.backends.c.matmul_splits import (
     by_panels,
     by_parts,
     few_rows,
+    few_rows_by_parts,
 )
 from pockengine.errors import UnsupportedError
 from pockengine.ir.op import Value
@@ -36,6 +37,8 @@ def matmul(value: Value, x: list[str], target: Target) -> tuple[Call, ...]:
     calls = [by_columns(value, op, x, target), _matmul_rows(value, op, x, target)]
     if value.shape[0] <= FEW:
         calls.append(few_rows(value, op, x, target))
+        if _in_parts(value, op, target):
+            calls.append(few_rows_by_parts(value, x))
     first = _best_rows(value, op, target)
     return tuple(sorted(calls, key=lambda c: c.variant != first))
 
@@ -63,12 +66,23 @@ def _best_rows(value: Value, op: MatMul, target: Target) -> str:
 
     Packing B once and splitting rows is best as soon as every thread has several tiles of rows.
     With fewer, a thread keeps its own panels in its cache; with very few, packing does not pay: a
-    plain B is read in long rows, a transposed one costs a sum over lanes for each result.
+    plain B is read in long rows, a transposed one costs a sum over lanes for each result. Where a
+    plain B is deep, threads share its rows: timed alone that gains nothing, beside its update it
+    does where processors have caches of their own.
     """
     rows, columns = value.shape
     if rows <= 6 or rows <= (8 if op.transpose_b else 16 if columns >= 512 else 0):
-        return "few"
+        return "parts" if _in_parts(value, op, target) else "few"
     return "columns" if _few_tiles(value, target) else "packed"
+
+
+def _in_parts(value: Value, op: MatMul, target: Target) -> bool:
+    """Whether threads can share the rows of a plain B, of which each part has so many that adding
+    up the parts costs little.
+    """
+    (rows, _), depth = value.shape, value.inputs[0].shape[1]
+    deep = depth >= PARTS * 64 * rows and value.type.size <= SMALL
+    return not op.transpose_b and deep and 1 < target.threads <= PARTS
 
 
 def _few_tiles(value: Value, target: Target) -> bool:

@@ -21,8 +21,23 @@ def few_rows(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
     kernel = "pk_gemm_few_t" if op.transpose_b else "pk_gemm_few"
     item = target.vector_width * (1 if op.transpose_b else 8)  # columns
     span = f"begin * {item}, idx_min(end * {item}, {columns})"
-    pack = f"{kernel}({x[0]}, {x[1]}, {depth}, {columns}, out, {rows}, {span});"
+    pack = f"{kernel}({x[0]}, {depth}, {x[1]}, {depth}, {columns}, out, {rows}, {span});"
     return Call(rows, (), pack_items=-(-columns // item), pack=(pack,), variant="few")
+
+
+def few_rows_by_parts(value: Value, x: list[str]) -> Call:
+    """The same over PARTS ranges of B's rows, then the sum of the parts.
+
+    Each thread reads whole rows of B. Where B is trained, most of them are those that its share of
+    the update writes, so that they stay in its processor's cache.
+    """
+    (rows, columns), depth = value.shape, value.inputs[0].shape[1]
+    size = rows * columns
+    product = (
+        f"pk_gemm_few({x[0]} + k0, {depth}, {x[1]} + k0 * {columns}, k1 - k0, {columns}, "
+        f"shared + part * {size}, {rows}, 0, {columns});"
+    )
+    return _summed(value, depth, product, f"{columns}, 1")
 
 
 def by_columns(value: Value, op: MatMul, x: list[str], target: Target) -> Call:
@@ -65,22 +80,33 @@ def by_parts(value: Value, x: list[str], target: Target) -> Call:
     whole = sizes.whole_vectors
     turned = whole(rows, target) * columns < whole(columns, target) * rows
     (a, m), (b, n) = ((x[1], columns), (x[0], rows)) if turned else ((x[0], rows), (x[1], columns))
+    product = (
+        f"pk_gemm_tn({a} + k0 * {m}, {m}, {b} + k0 * {n}, {n}, 0, {m}, {n}, k1 - k0, "
+        f"shared + part * {size}, {n}, 0, work);"
+    )
+    call = _summed(value, depth, product, f"1, {rows}" if turned else f"{columns}, 1")
+    return replace(call, scratch=sizes.gemm_tn_scratch(n, target))
+
+
+def _summed(value: Value, depth: int, product: str, steps: str) -> Call:
+    """`product` writes part `part`, of k0..k1 of what is summed, to `shared`; then their sum.
+
+    `steps` are the floats from a row of a part to the next, and from a column.
+    """
+    rows, columns = value.shape
     pack = (
         "for (idx part = begin; part < end; part++) {",
         f"const idx k0 = (idx){depth} * part / {PARTS}, k1 = (idx){depth} * (part + 1) / {PARTS};",
-        f"pk_gemm_tn({a} + k0 * {m}, {m}, {b} + k0 * {n}, {n}, 0, {m}, {n}, k1 - k0, "
-        f"shared + part * {size}, {n}, 0, work);",
+        product,
         "}",
     )
-    steps = f"1, {rows}" if turned else f"{columns}, 1"
-    body = f"pk_sum_parts(shared, {PARTS}, {size}, {steps}, {columns}, out, b0, b1);"
+    body = f"pk_sum_parts(shared, {PARTS}, {value.type.size}, {steps}, {columns}, out, b0, b1);"
     return Call(
         rows,
         (body,),
         block=block_of(columns),
         pack_items=PARTS,
         pack=pack,
-        shared=PARTS * size,
-        scratch=sizes.gemm_tn_scratch(n, target),
+        shared=PARTS * value.type.size,
         variant="parts",
     )

@@ -37,9 +37,12 @@ void pk_gemm_tn_then(const float *a, idx lda, const float *b, idx ldb, idx m0, i
  * n * col_step]. */
 void pk_sum_parts(const float *parts, idx count, idx part, idx row_step, idx col_step, idx N,
                   float *c, idx row0, idx row1);
-/* c[M][n0:n1] = a[M][K] @ b[K][N], with b read in place; for few rows (gemm_few.c). _t: b is [N][K]. */
-void pk_gemm_few(const float *a, const float *b, idx K, idx N, float *c, idx M, idx n0, idx n1);
-void pk_gemm_few_t(const float *a, const float *b, idx K, idx N, float *c, idx M, idx n0, idx n1);
+/* c[M][n0:n1] = a[M][K] @ b[K][N], with b read in place, a's rows being lda apart; for few rows
+ * (gemm_few.c). _t: b is [N][K]. */
+void pk_gemm_few(const float *a, idx lda, const float *b, idx K, idx N, float *c, idx M, idx n0,
+                 idx n1);
+void pk_gemm_few_t(const float *a, idx lda, const float *b, idx K, idx N, float *c, idx M, idx n0,
+                   idx n1);
 
 /* ------------------------------------------------------------- products of bf16 (bf16.c) */
 
